@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from orchestrator.backends.protocol import Job
 from orchestrator.errors import Problem
 from orchestrator.machine.files import write_json
 from orchestrator.machine.process import run
-from orchestrator.recipe.plan import Note, Plan, Stage
+from orchestrator.recipe.plan import Plan, Stage
 
 _READ_TIMEOUT_S = 300.0  # the imports alone take a minute on a slow disk
 _WORKERS = frozenset({"train_cross_encoder", "train_embedding"})  # over sentence-transformers' trainers
@@ -38,12 +38,7 @@ _TRAINER = "sentence_transformers"  # module and snapshot of what its config hol
 _BOOLEANS = frozenset({"yes", "true", "t", "y", "1", "no", "false", "f", "n", "0"})
 
 
-@dataclass(frozen=True)
-class Accepted:
-    """The arguments that a backend takes, and whose they are, as the messages say it."""
-
-    arguments: Mapping[str, Argument]
-    whose: str
+Accepted = tuple[Mapping[str, Argument], str]  # the arguments that a backend takes, and whose they are, in words
 
 
 def check_arguments(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -54,11 +49,11 @@ def check_arguments(job: Job, plan: Plan) -> Iterator[Problem]:
             module, words = found
             resumed = (stage.resume.flag, "checkpoint") if stage.resume else ()  # appended when it is continued
             if (accepted := _ask_backend(job, module, modules[module])) is not None:
-                for problem in find_argv_problems((*words, *resumed), accepted.arguments):
+                for problem in find_argv_problems((*words, *resumed), accepted[0]):
                     yield _explain(problem, stage, plan, modules[module], accepted)
         config = _find_trainer_config(stage, plan)
         if config is not None and (accepted := _ask_backend(job, _TRAINER, _TRAINER)) is not None:
-            for problem in _check_values(config, accepted.arguments):
+            for problem in _check_values(config, accepted[0]):
                 yield _explain(problem, stage, plan, _TRAINER, accepted)
 
 
@@ -102,12 +97,12 @@ def _ask_backend(job: Job, module: str, name: str) -> Accepted | None:
         return None
     nearest = find_set(name, job.versions)
     if is_exact(name, nearest, job.versions):
-        return Accepted(load_arguments(name, job.versions), describe_versions(name, job.versions))
+        return load_arguments(name, job.versions), describe_versions(name, job.versions)
     if (read := _read_cached(job, module)) is not None:
-        return Accepted(read, describe_versions(name, job.versions))
+        return read, describe_versions(name, job.versions)
     known = describe_versions(name, nearest.versions)
     by = f"by {known}, the nearest one known: the installed one gave no answer"
-    return Accepted(load_arguments(name, job.versions), f"{describe_versions(name, job.versions)}, {by}")
+    return load_arguments(name, job.versions), f"{describe_versions(name, job.versions)}, {by}"
 
 
 def _read_cached(job: Job, module: str) -> dict[str, Argument] | None:
@@ -138,35 +133,26 @@ def _parse(text: str | bytes, module: str) -> dict[str, Argument] | None:
 
 
 def _explain(problem: Problem, stage: Stage, plan: Plan, snapshot: str, accepted: Accepted) -> Problem:
-    """Return a problem with its stage, the versions, and what to do about it."""
-    name = problem.name or ""
-    elsewhere = None if name in accepted.arguments else _find_version(name, snapshot)
-    hints = [hint for hint in (problem.hint, _find_origin(name, stage, plan), elsewhere) if hint]
+    name, (arguments, whose) = problem.name or "", accepted
+    elsewhere = (  # the newest version that has it is named
+        f"{describe_versions(snapshot, one.versions)} has it"
+        for one in version_sets(snapshot)
+        if name not in arguments and name in load_arguments(snapshot, one.versions)
+    )
+    hints = [hint for hint in (problem.hint, _find_origin(name, stage, plan), next(elsewhere, None)) if hint]
     hints = hints or ["`orch render --explain` shows where it comes from"]
-    return Problem(f"{stage.name}: {problem.message} ({accepted.whose})", "; ".join(hints))
+    return Problem(f"{stage.name}: {problem.message} ({whose})", "; ".join(hints))
 
 
 def _find_origin(argument: str, stage: Stage, plan: Plan) -> str | None:
     """Return where in the recipe the argument comes from, as the plan's own notes say it."""
-    note: Note | None = next(
-        (one for one in plan.notes if one.stage == stage.kind and one.argument == argument and one.value), None
-    )
-    if note is None:
+    notes = (one for one in plan.notes if (one.stage, one.argument) == (stage.kind, argument) and one.value)
+    if (note := next(notes, None)) is None:
         given = plan.recipe.get("train") or {}
         return f"in the recipe: train.{argument}" if stage.kind == "train" and argument in given else None
     if note.origin == "recipe":
         return f"in the recipe: {note.why.split(',')[0]}"
     return note.why if note.origin == "translated" else f"Orch sets it: {note.why}"
-
-
-def _find_version(argument: str, name: str) -> str | None:
-    """Return which known versions have an argument that the installed one lacks; the newest is named first."""
-    having = [
-        describe_versions(name, one.versions)
-        for one in version_sets(name)
-        if argument in load_arguments(name, one.versions)
-    ]
-    return f"{having[0]} has it" if having else None
 
 
 def find_argv_problems(words: Sequence[str], known: Mapping[str, Argument]) -> Iterator[Problem]:
@@ -227,7 +213,6 @@ def describe_unknown(name: str, known: Mapping[str, Argument]) -> Problem:
 
 
 def _find_fault(argument: Argument, values: Sequence[str]) -> str | None:
-    """Return what is wrong with a flag's values, or None."""
     if argument.type == "list[str]":
         wrong = [value for value in values if argument.choices and value not in argument.choices]
         if wrong:

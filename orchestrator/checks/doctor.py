@@ -124,9 +124,8 @@ def examine_environments(
     """Yield each Python's packages, and whether a backend (`wanted`, or any) can run in `home`, or in any of them."""
     for interpreter in interpreters:
         yield from _examine_packages(interpreter)
-    if missing := machine.find_missing_report_modules():
-        said = f"{', '.join(missing)} missing"
-        yield Finding("report", "packages", "missing", said, machine.name_installation(missing))
+    if problem := machine.find_lacking_report():
+        yield Finding("report", "packages", "missing", problem.message, problem.hint)
     else:
         yield Finding("report", "packages", "ok", ", ".join(machine.REPORT_MODULES))
     asked = [interpreter for interpreter in interpreters if home in {None, interpreter.python}]
@@ -162,7 +161,8 @@ def examine_machine(python: str) -> Iterator[Finding]:
     if gpus:
         yield describe_torch(machine.find_torch_build(python), python, len(gpus))
     yield Finding("hardware", "processors", "ok", f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}")
-    yield describe_memory(find_memory(), [_read(Path(name)) for name in _CGROUP_LIMITS])
+    limits = [Path(name).read_text(encoding="ascii") for name in _CGROUP_LIMITS if os.access(name, os.R_OK)]
+    yield describe_memory(find_memory(), limits)
     if _SHARED.is_dir():
         size = shutil.disk_usage(_SHARED).total
         said = f"{show_gib(size)}" + (": data workers and NCCL share memory there" if size < _LEAST_SHARED else "")
@@ -277,10 +277,3 @@ class HubProbe:
 def _judge(area: str, name: str, said: str, *, fine: bool, remedy: str | None) -> Finding:
     """Return a finding that is ok, or else a note with what to do."""
     return Finding(area, name, "ok", said) if fine else Finding(area, name, "note", said, remedy)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""

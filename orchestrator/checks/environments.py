@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -33,8 +34,8 @@ _PIN = re.compile(r"\s*([A-Za-z0-9._-]+)\s*==\s*([^\s;#]+)")
 _SNAPSHOTS = PACKAGE / "backends" / "arguments"
 _ORCH = "orch-finetune"
 _REPORT = "report"  # runs in Orch's own Python
-_REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?P<rest>[^;]*)(?:;(?P<marker>.*))?")
-_EXTRA = re.compile(r"""extra\s*==\s*['"](?P<extra>[^'"]+)['"]""")
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
 _MINIMUM = re.compile(r">=\s*([^\s,]+)")
 _MARKER = "orch-env.json"
 _LOCK = "orch-env.lock"
@@ -55,9 +56,8 @@ def find_constraints() -> Path:
     path = find_beside("constraints.txt")
     if path.is_file():
         return path
-    raise PreflightError(
-        f"constraints.txt, the tested set of versions, is missing from {PACKAGE}", hint="install orch-finetune again"
-    )
+    message = f"constraints.txt, the tested set of versions, is missing from {PACKAGE}"
+    raise PreflightError(message, hint="install orch-finetune again")
 
 
 @cache
@@ -87,11 +87,9 @@ def judge_version(name: str, version: str, minimum: str | None = None) -> Standi
 def _snapshot_versions() -> dict[str, set[tuple[int, ...]]]:
     """Return the versions whose arguments are shipped, by normalised name."""
     found: dict[str, set[tuple[int, ...]]] = {}
-    for path in sorted(_SNAPSHOTS.rglob("*.json")):
-        content = load_json(path)
-        for versions in content["sets"]:
-            for name, version in versions.items():
-                found.setdefault(normalise(name), set()).add(parse_release(version))
+    sets = chain.from_iterable(load_json(path)["sets"] for path in _SNAPSHOTS.rglob("*.json"))
+    for name, version in chain.from_iterable(versions.items() for versions in sets):
+        found.setdefault(normalise(name), set()).add(parse_release(version))
     return found
 
 
@@ -126,17 +124,15 @@ def _load_extras() -> dict[str, tuple[str, ...]]:
             hint="install it: pip install orch-finetune, or pip install -e . in its checkout",
         ) from None
     found: dict[str, tuple[str, ...]] = {}
-    for line in lines:
-        parts = _REQUIREMENT.match(line)
-        extra = _EXTRA.search(parts["marker"] or "") if parts else None
-        if parts and extra:
-            found[extra["extra"]] = (*found.get(extra["extra"], ()), f"{parts['name']}{parts['rest']}".strip())
+    for requirement, _, marker in (line.partition(";") for line in lines):
+        if extra := _EXTRA.search(marker):
+            found[extra[1]] = (*found.get(extra[1], ()), requirement.strip())
     return found
 
 
 def _name(requirement: str) -> str:
-    found = _REQUIREMENT.match(requirement)
-    return normalise(found["name"]) if found else requirement
+    found = _NAME.match(requirement)
+    return normalise(found[0]) if found else requirement
 
 
 @dataclass(frozen=True)
@@ -239,14 +235,9 @@ def plan_environment(backend: Backend, folder: Path, python: str | None) -> Envi
     require_buildable(folder, backend.name)
     environment = Environment(folder, backend.name, complete=False)
     pip = (str(environment.python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check")
-    return EnvironmentPlan(
-        environment,
-        (
-            (_require_python(python), "-m", "venv", str(folder)),
-            (*pip, "-c", str(find_constraints()), *find_requirements(backend)),
-        ),
-        backend.distributions,
-    )
+    make = (_require_python(python), "-m", "venv", str(folder))
+    fill = (*pip, "-c", str(find_constraints()), *find_requirements(backend))
+    return EnvironmentPlan(environment, (make, fill), backend.distributions)
 
 
 def create_environment(plan: EnvironmentPlan) -> Environment:
@@ -301,7 +292,6 @@ def _require_python(name: str | None) -> str:
     if len(numbers) != len(_MIN_PYTHON) or not all(number.isdigit() for number in numbers):
         raise PreflightError(f"--python: {found} cannot be run", hint=another)
     if tuple(map(int, numbers)) < _MIN_PYTHON:
-        raise PreflightError(
-            f"--python: {found} is Python {'.'.join(numbers)}", hint="the tested versions need 3.11 or newer"
-        )
+        message = f"--python: {found} is Python {'.'.join(numbers)}"
+        raise PreflightError(message, hint="the tested versions need 3.11 or newer")
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # they take longer to import than all of this room
     from http.client import HTTPResponse
     from urllib.request import Request
 
-FindMisfits = Callable[[dict[str, Any]], list[Problem]]
+FindMisfits = Callable[[dict[str, Any]], Iterable[Problem]]
 
 _HUB_TIMEOUT_S = 6.0
 _MAX_BYTES = 4_000_000  # of a config, or of a listing of thousands of files
@@ -42,13 +42,11 @@ _MAX_BYTES = 4_000_000  # of a config, or of a listing of thousands of files
 def check_hub(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
     """Yield why the model or the teacher cannot be downloaded, and what does not fit in their config.json."""
 
-    def check_model(config: dict[str, Any]) -> list[Problem]:
-        """Return what does not fit: too few dimensions, code that nobody trusts."""
+    def check_model(config: dict[str, Any]) -> list[Problem]:  # too few dimensions, code that nobody trusts
         seen = replace(job, model=learn_from_config(job.model, config))
         return [problem for _, problem in job.backend.check_job(seen)]
 
-    def check_teacher(config: dict[str, Any]) -> list[Problem]:
-        """Return what does not fit: no head that scores, code that nobody trusts."""
+    def check_teacher(config: dict[str, Any]) -> list[Problem]:  # no head that scores, code that nobody trusts
         seen = replace(job, teacher=job.teacher and learn_from_config(job.teacher, config))
         spec = find_teacher_spec(seen)
         return [spec] if isinstance(spec, Problem) else []
@@ -118,9 +116,8 @@ def _list_files(answer: bytes | int | Exception) -> dict[str, int]:
     try:
         said = parse_json(answer) if isinstance(answer, bytes) else None
     except DamagedJsonError:  # longer than what is read of an answer
-        return {}
-    if not isinstance(said, dict):
-        return {}
+        said = None
+    said = said if isinstance(said, dict) else {}
     data = said.get("Data")
     rows = said.get("siblings") or (data.get("Files") if isinstance(data, dict) else None) or []
     named = ((row.get("rfilename") or row.get("Path"), row.get("size") or row.get("Size") or 0) for row in rows)

@@ -37,10 +37,8 @@ class Affected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Tell whether an installed version lies in the range; what is not installed has no bugs."""
         if version is None:
             return False
-        release = parse_release(version)
-        if self.since and release < parse_release(self.since):
-            return False
-        return not self.before or release < parse_release(self.before)
+        is_before = not self.before or parse_release(version) < parse_release(self.before)
+        return is_before and parse_release(version) >= parse_release(self.since)
 
 
 class KnownBug(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,30 +104,28 @@ def _adapts_tied_embeddings(job: Job, plan: Plan) -> bool:
     return bool(named & _TIED) and load_config(job.model.folder).get("tie_word_embeddings") is True
 
 
-def _accumulates_gradients(plan: Plan) -> bool:
+def _accumulates_gradients(_: Job, plan: Plan) -> bool:
     steps = read_train_values(plan).get("gradient_accumulation_steps", "1")
     return steps.isdigit() and int(steps) > 1
 
 
-def _uses_several_rtx_40(job: Job) -> bool:
+def _uses_several_rtx_40(job: Job, _: Plan) -> bool:
     env = {**os.environ, **job.recipe.launch.env}
     several = job.processes() > 1 and any("RTX 40" in name for name in job.hardware.names)
     return several and not env.keys() >= _NO_P2P
 
 
-def _loads_pickles(job: Job) -> bool:
+def _loads_pickles(job: Job, _: Plan) -> bool:
     found = [model.folder for _, model, allowed in local_models(job) if allowed and model.folder]
     return any(read_weights(folder).pickles for folder in found)
 
 
 # What a row's `when` names.
 CONDITIONS: dict[str, Callable[[Job, Plan], bool]] = {
-    "asks_for_hard_negatives": lambda job, _: (
-        job.recipe.loss is not None and job.recipe.loss.hard_negatives is not None
-    ),
+    "asks_for_hard_negatives": lambda job, _: getattr(job.recipe.loss, "hard_negatives", None) is not None,
     "adapts_tied_embeddings": _adapts_tied_embeddings,
-    "accumulates_gradients": lambda _, plan: _accumulates_gradients(plan),
+    "accumulates_gradients": _accumulates_gradients,
     "is_in_fp16": lambda _, plan: is_on(read_train_values(plan), "fp16"),
-    "loads_pickles": lambda job, _: _loads_pickles(job),
-    "uses_several_rtx_40": lambda job, _: _uses_several_rtx_40(job),
+    "loads_pickles": _loads_pickles,
+    "uses_several_rtx_40": _uses_several_rtx_40,
 }

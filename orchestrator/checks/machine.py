@@ -15,6 +15,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -36,6 +37,7 @@ _FLAG_SCORED = "flag-llm-reranker"
 REPORT_MODULES = ("ir_measures", "numpy", "scipy", "matplotlib")
 _TORCH_TIMEOUT_S = 30.0  # the first Python of the day on a slow disk
 _BUSY_MIB = 1024  # a desktop or an idle driver takes less
+_GPU_USER = re.compile(r"\s*([^,]*?)\s*, \s*(\d+)\s*, \s*(.*?)\s*, \s*([^,]*?)\s*")
 # torch/version.py names what torch was built for; importing torch to ask would take seconds.
 # It is looked for where a stage would find it: what the shell adds by PYTHONPATH and the user's own packages count.
 _PROBE = """
@@ -74,14 +76,17 @@ def check_packages(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
             f"or, in an environment of its own: orch env create {backend.name}"
         )
         yield Problem(f"the backend {backend.name} is not installed: {', '.join(missing)} missing", hint)
-    elif "FlagEmbedding" not in versions and (scored := _list_flag_scored(job)):
-        message = f"the {' and the '.join(scored)} is scored with FlagEmbedding, which is not installed"
-        yield Problem(message, f"{name_pip(python)} FlagEmbedding")
+    elif "FlagEmbedding" not in versions:
+        base = job.model.native == _FLAG_SCORED and "native" in job.recipe.evaluate.baselines
+        teacher = job.teacher is not None and job.teacher.native == _FLAG_SCORED
+        if scored := [name for name, is_scored in (("model", base), ("teacher", teacher)) if is_scored]:
+            message = f"the {' and the '.join(scored)} is scored with FlagEmbedding, which is not installed"
+            yield Problem(message, f"{name_pip(python)} FlagEmbedding")
     for form in job.recipe.export.forms if job.recipe.export else ():
         if problem := find_lacking_exporter(form, job.export_python or python):
             yield problem
-    if lacking := find_missing_report_modules():
-        yield Problem(f"the report needs {', '.join(lacking)}", name_installation(lacking))
+    if problem := find_lacking_report():
+        yield problem
 
 
 def find_lacking_exporter(form: str, python: str) -> Problem | None:
@@ -105,21 +110,11 @@ def _can_be_run(python: str) -> bool:
     return run((python, "-I", "-c", ""), _START_TIMEOUT_S).exit_code == 0
 
 
-def _list_flag_scored(job: Job) -> list[str]:
-    """Return which of base and teacher are scored with FlagLLMReranker."""
-    base = job.model.native == _FLAG_SCORED and "native" in job.recipe.evaluate.baselines
-    teacher = job.teacher is not None and job.teacher.native == _FLAG_SCORED
-    return [*(["model"] if base else []), *(["teacher"] if teacher else [])]
-
-
-def find_missing_report_modules() -> tuple[str, ...]:
+def find_lacking_report() -> Problem | None:
     """Return what the report imports and Orch's own Python lacks."""
-    return tuple(name for name in REPORT_MODULES if importlib.util.find_spec(name) is None)
-
-
-def name_installation(modules: tuple[str, ...]) -> str:
-    """Return the command that installs modules of the report for Orch's own Python."""
-    return f"{name_pip(sys.executable)} {' '.join(name.replace('_', '-') for name in modules)}"
+    lacking = [name for name in REPORT_MODULES if importlib.util.find_spec(name) is None]
+    install = f"{name_pip(sys.executable)} {' '.join(name.replace('_', '-') for name in lacking)}"
+    return Problem(f"the report needs {', '.join(lacking)}", install) if lacking else None
 
 
 @dataclass(frozen=True)
@@ -198,15 +193,8 @@ def find_gpu_users() -> tuple[GpuUser, ...]:
 
 def parse_gpu_users(text: str) -> tuple[GpuUser, ...]:
     """Return the processes of nvidia-smi's CSV: uuid, pid, name (which may hold commas), MiB."""
-    found = []
-    for line in text.splitlines():
-        uuid, comma, rest = line.partition(", ")
-        pid, second, rest = rest.partition(", ")
-        name, third, used = rest.rpartition(", ")
-        if comma and second and third and pid.strip().isdigit():
-            mib = int(used) if used.strip().isdigit() else None
-            found.append(GpuUser(uuid.strip(), int(pid), name.strip(), mib))
-    return tuple(found)
+    rows = (found for line in text.splitlines() if (found := _GPU_USER.fullmatch(line)))
+    return tuple(GpuUser(row[1], int(row[2]), row[3], int(row[4]) if row[4].isdigit() else None) for row in rows)
 
 
 def find_torch_build(python: str) -> TorchBuild:
@@ -244,9 +232,8 @@ def find_port_refusal(port: int) -> str | None:
         try:
             probe.bind(("", port))
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return "another program listens on that port"
-            return f"it cannot be listened on: {error.strerror}"
+            in_use = error.errno == errno.EADDRINUSE
+            return "another program listens on that port" if in_use else f"it cannot be listened on: {error.strerror}"
     return None
 
 
@@ -330,7 +317,11 @@ def check_disk(job: Job, plan: Plan) -> Iterator[Problem]:
     if written > free:
         what = f"{need}" + (f", {show_gib(download)} to download to {cache}" if shared else "")
         message = f"the run writes about {show_gib(written)} ({what}), and {show_gib(free)} are free under {runs}"
-        yield Problem(message, "\n".join(_list_remedies(need, values)))
+        limit, remedy = values.get("save_total_limit", ""), "free some space, or choose another disk with -o"
+        if need.checkpoint and limit.isdigit() and int(limit) > 1 and (beyond := need.checkpoints - 2) > 0:
+            saved = show_gib(need.checkpoint * beyond)
+            remedy = f"train.save_total_limit: 1 instead of {limit} saves {saved}\n{remedy}"
+        yield Problem(message, remedy)
     if download and not shared and (left := shutil.disk_usage(cache).free) < download:
         size = f"{job.model.location} is about {show_gib(download)} to download"
         hint = "free some, or set HF_HOME to a folder on another disk"
@@ -378,18 +369,14 @@ def estimate_need(job: Job, plan: Plan) -> Need:
         parameters = 0 if job.smoke else _guess_parameters(job.model.name)
         return Need(0, _count_checkpoints(values), 2 * 2 * parameters, data)
     training = find_training_size(job, values, model)
-    trained = model.parameters if training.adapter is None else training.adapter
-    width = training.weight_bytes if training.adapter is None else training.trained_bytes
-    optimizer = trained * (training.moment_bytes + training.master_bytes)
-    if is_on(values, "save_only_model"):
-        optimizer = 0
-    merged = 0 if training.adapter is None else model.parameters * model.dtype_bytes
-    return Need(
-        checkpoint=trained * width + optimizer,
-        checkpoints=_count_checkpoints(values),
-        models=merged + model.parameters * (model.dtype_bytes if merged else width),
-        data=data,
-    )
+    if training.adapter is None:
+        trained, width = model.parameters, training.weight_bytes
+        models = model.parameters * width
+    else:  # merged, and packaged
+        trained, width = training.adapter, training.trained_bytes
+        models = 2 * model.parameters * model.dtype_bytes
+    state = 0 if is_on(values, "save_only_model") else training.moment_bytes + training.master_bytes
+    return Need(trained * (width + state), _count_checkpoints(values), models, data)
 
 
 def _count_checkpoints(values: Mapping[str, str]) -> int:
@@ -398,25 +385,14 @@ def _count_checkpoints(values: Mapping[str, str]) -> int:
     if values.get("save_strategy") == "no":
         return 1
     if values.get("save_strategy") == "epoch":
-        try:
+        with suppress(KeyError, ValueError):
             return min(kept + 1, max(1, int(float(values["num_train_epochs"]))))
-        except (KeyError, ValueError):
-            return kept + 1
     return kept + 1
 
 
 def _guess_parameters(name: str) -> int:
     found = _BILLIONS.findall(name.rsplit("/", 1)[-1])
     return int(float(found[-1]) * 1e9) if found else 0
-
-
-def _list_remedies(need: Need, values: Mapping[str, str]) -> list[str]:
-    lines = []
-    limit = values.get("save_total_limit", "")
-    if need.checkpoint and limit.isdigit() and int(limit) > 1 and need.checkpoints > 2:  # noqa: PLR2004
-        saved = need.checkpoint * (need.checkpoints - 2)
-        lines.append(f"train.save_total_limit: 1 instead of {limit} saves {show_gib(saved)}")
-    return [*lines, "free some space, or choose another disk with -o"]
 
 
 def _size(path: Path) -> int:
@@ -428,9 +404,7 @@ def _size(path: Path) -> int:
 
 def check_run_path(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
     """Yield that the trainer would look for the prepared data under another name."""
-    if not job.backend.reads_patterns:
-        return
     path = str(job.run_dir)
-    if found := [mark for mark in _PATTERNS if mark in path]:
+    if job.backend.reads_patterns and (found := [mark for mark in _PATTERNS if mark in path]):
         message = f"the run folder {path} holds {' and '.join(found)}, which would be read as a pattern of file names"
         yield Problem(message, "choose a folder without it with -o")

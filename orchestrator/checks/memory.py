@@ -34,7 +34,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from orchestrator.backends import sharing
@@ -91,17 +91,17 @@ class MemoryEstimate:
     @property
     def total(self) -> int:
         """All terms together."""
-        return sum(getattr(self, term.name) for term in fields(self))
+        return sum(asdict(self).values())
 
     def describe(self, what: str = "GPU memory") -> str:
         """Return the estimate in words, the largest term first; `what` names the memory that it takes."""
-        terms = sorted(((getattr(self, term.name), term.name) for term in fields(self)), reverse=True)
+        terms = sorted(((size, name) for name, size in asdict(self).items()), reverse=True)
         parts = [f"{size / GIB:.1f} {name}" for size, name in terms if size >= GIB / 20]
         return f"about {show_gib(self.total)} of {what} with the longest texts: {', '.join(parts)}"
 
     def to_data(self) -> dict[str, int]:
         """Return the terms and their sum in bytes, for programs."""
-        return {**{term.name: getattr(self, term.name) for term in fields(self)}, "total": self.total}
+        return {**asdict(self), "total": self.total}
 
 
 def show_gib(size: float) -> str:
@@ -115,12 +115,13 @@ def estimate_memory(model: ModelSize, training: TrainingSize) -> MemoryEstimate:
     trained = model.parameters if training.adapter is None else training.adapter
     weights = _weigh(model, training)
     optimizer = trained * (training.master_bytes + training.moment_bytes)
+    of_position = {"none": 0, "scores": 2 * training.compute_bytes, "loss": training.compute_bytes + 8}[training.logits]
     return MemoryEstimate(
         weights=0 if training.offload_weights else _share(weights, training, _SHARDS_WEIGHTS),
         gradients=_share(trained * training.trained_bytes, training, _SHARDS_GRADIENTS),
         optimizer=0 if training.offload_optimizer else _share(optimizer, training, _SHARDS_OPTIMIZER),
         activations=_estimate_activations(model, training),
-        logits=_estimate_logits(model, training),
+        logits=-(-training.rows * training.tokens // training.sequence_parts) * model.vocabulary * of_position,
     )
 
 
@@ -156,22 +157,20 @@ def _estimate_activations(model: ModelSize, training: TrainingSize) -> int:
     return positions * layer * model.layers
 
 
-def _estimate_logits(model: ModelSize, training: TrainingSize) -> int:
-    width = training.compute_bytes
-    each = {"none": 0, "scores": 2 * width, "loss": width + 8}[training.logits]
-    return -(-training.rows * training.tokens // training.sequence_parts) * model.vocabulary * each
-
-
 def find_training_size(job: Job, values: Mapping[str, str], model: ModelSize) -> TrainingSize:
     """Return what decides the memory of the job's training; `values` are the train command's arguments."""
-    half = is_on(values, "bf16") or is_on(values, "fp16")
+    half, fsdp = is_on(values, "bf16") or is_on(values, "fp16"), sharing.find_fsdp(values)
+    checkpointing = is_on(values, "gradient_checkpointing", default=job.backend.checkpointing)
+    # the texts that pass the model at once: a batch's, or the part of them whose activations are kept
+    rows = _whole(values, "per_device_train_batch_size", 8) * count_texts_of_a_row(job, values)
+    part = job.loss.facts.at_once(job.loss) if job.loss else None
     size = TrainingSize(
-        rows=_count_rows(job, values),
+        rows=min(rows, part) if part else rows,
         tokens=find_tokens(job, values),
         weight_bytes=_stored_bytes(job, values, model),
         compute_bytes=2 if half else 4,
         moment_bytes=_moment_bytes(values.get("optim", "adamw_torch")),
-        checkpointing=_is_checkpointing(job, values),
+        checkpointing=checkpointing or (fsdp is not None and fsdp.checkpointing),
         logits=_find_logits(job, values),
         processes=job.world_size(),
         bits=model.stored_bits or find_trained_bits(values),
@@ -183,7 +182,7 @@ def find_training_size(job: Job, values: Mapping[str, str], model: ModelSize) ->
         return replace(size, adapter=adapter, trained_bytes=4, master_bytes=0)
     if (
         size.bits is not None
-    ):  # only an adapter can be trained on quantised weights: what else is asked, nobody can count
+    ):  # only an adapter can be trained on quantised weights: nobody can count what else is asked
         return size
     if half and (job.deepspeed_text or job.recipe.deepspeed):  # it casts the module, and keeps float32 copies
         return replace(size, weight_bytes=2, trained_bytes=4 if size.shards < 2 else 2, master_bytes=4)  # noqa: PLR2004
@@ -198,19 +197,11 @@ def assumes_documents(job: Job) -> bool:
     return loss is not None and loss.facts.texts(loss) is None and "train_group_size" not in job.recipe.train
 
 
-def _count_rows(job: Job, values: Mapping[str, str]) -> int:
-    """Return how many texts pass the model at once: a batch's, or the part of them whose activations are kept."""
-    rows = _whole(values, "per_device_train_batch_size", 8) * count_texts_of_a_row(job, values)
-    part = job.loss.facts.at_once(job.loss) if job.loss else None
-    return min(rows, part) if part else rows
-
-
 def count_texts_of_a_row(job: Job, values: Mapping[str, str]) -> int:
     """Return how many texts one row of the data puts through the model."""
-    if assumes_documents(job):
-        return ASSUMED_DOCUMENTS + (1 if job.recipe.task == "embedding" else 0)
-    if "train_group_size" in values:
-        return _whole(values, "train_group_size", ASSUMED_DOCUMENTS) + (1 if job.recipe.task == "embedding" else 0)
+    if assumes_documents(job) or "train_group_size" in values:
+        documents = _whole({} if assumes_documents(job) else values, "train_group_size", ASSUMED_DOCUMENTS)
+        return documents + (job.recipe.task == "embedding")
     return (job.loss and job.loss.facts.texts(job.loss)) or 1
 
 
@@ -235,11 +226,6 @@ def _stored_bytes(job: Job, values: Mapping[str, str], model: ModelSize) -> int:
     if job.deepspeed_text and (is_on(values, "bf16") or is_on(values, "fp16")):
         return 2
     return model.dtype_bytes if (find_major(job.versions.get("transformers")) or 0) >= _AUTO_DTYPE else 4
-
-
-def _is_checkpointing(job: Job, values: Mapping[str, str]) -> bool:
-    fsdp, asked = sharing.find_fsdp(values), is_on(values, "gradient_checkpointing", default=job.backend.checkpointing)
-    return asked or (fsdp is not None and fsdp.checkpointing)
 
 
 def _moment_bytes(optimizer: str) -> int:

@@ -46,8 +46,11 @@ class PlannedMemory:
     assumed: str | None = None
     room: int | None = None
 
+    def lacks_room_for(self, size: int) -> bool:
+        """Tell whether so many bytes are known to be too many."""
+        return self.room is not None and size > self.room
+
     def __str__(self) -> str:
-        """Return the estimate in words, with what it assumes."""
         said = self.estimate.describe("GPU memory" if self.kind == "cuda" else "memory")
         return said + (f" ({self.assumed})" if self.assumed else "")
 
@@ -65,13 +68,18 @@ def plan_memory(job: Job, plan: Plan) -> PlannedMemory | None:
     assumed = [f"{memory.ASSUMED_DOCUMENTS} documents a query assumed"] if memory.assumes_documents(job) else []
     assumed += [] if job.model.folder else ["sizes by its name"]
     told, estimate = ", ".join(assumed) or None, memory.estimate_memory(model, training)
-    return PlannedMemory(estimate, model, training, values, kind, told, room=_find_room(job))
+    if kind == "cuda":  # the smallest GPU decides
+        room = min(job.hardware.memory_mib) * _MIB if job.hardware.memory_mib else None
+    else:
+        free = find_memory().get("MemAvailable")
+        room = free and free // job.processes()
+    return PlannedMemory(estimate, model, training, values, kind, told, room)
 
 
 def check_memory(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield that the weights alone are more than a GPU holds: no batch is small enough."""
     planned = plan_memory(job, plan)
-    if planned is None or job.hardware.kind != "cuda" or not _exceeds(planned.estimate.weights, planned):
+    if planned is None or job.hardware.kind != "cuda" or not planned.lacks_room_for(planned.estimate.weights):
         return
     needed, there = memory.show_gib(planned.estimate.weights), memory.show_gib(planned.room or 0)
     message = f"{job.model.name}: its weights alone take {needed} of GPU memory here, and a GPU has {there}"
@@ -82,9 +90,9 @@ def check_memory(job: Job, plan: Plan) -> Iterator[Problem]:
 def advise_memory(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield that the training may not fit, with what to lower. An estimate forbids nothing."""
     planned, on_gpu = plan_memory(job, plan), job.hardware.kind == "cuda"
-    if planned is None or planned.room is None or not _exceeds(planned.estimate.total, planned):
+    if planned is None or planned.room is None or planned.estimate.total <= planned.room:
         return
-    if on_gpu and _exceeds(planned.estimate.weights, planned):
+    if on_gpu and planned.lacks_room_for(planned.estimate.weights):
         return  # check_memory has refused it
     certain = planned.estimate.total > _CLEAR_MARGIN * planned.room
     there = memory.show_gib(planned.room)
@@ -100,7 +108,7 @@ def advise_measuring(job: Job, plan: Plan) -> Iterator[Problem]:
         return
     whole = planned.model.parameters * _HALF
     loading = [stage for stage in plan.stages if stage.kind.startswith(_LOADING) and not stage.kind.endswith("-data")]
-    if not loading or _exceeds(planned.estimate.weights, planned) or not _exceeds(whole, planned):
+    if not loading or planned.lacks_room_for(planned.estimate.weights) or not planned.lacks_room_for(whole):
         return
     message = (
         f"the training fits, and {', '.join(stage.name for stage in loading)} load the whole model on one GPU: "
@@ -125,18 +133,6 @@ def advise_on_cpu(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
         f"no GPU is used: {job.model.name}{weights} is trained on the CPU, in float32, which takes very long",
         "orch doctor shows why there is none; --smoke tries the recipe with a tiny model",
     )
-
-
-def _find_room(job: Job) -> int | None:
-    """Return the bytes that one process may take, by the smallest GPU, or what of the memory is free at the moment."""
-    if job.hardware.kind != "cuda":
-        free = find_memory().get("MemAvailable")
-        return free and free // job.processes()
-    return min(job.hardware.memory_mib) * _MIB if job.hardware.memory_mib else None
-
-
-def _exceeds(size: int, planned: PlannedMemory) -> bool:
-    return planned.room is not None and size > planned.room
 
 
 def _remedies(job: Job, planned: PlannedMemory) -> list[str]:

@@ -12,7 +12,6 @@ import shlex
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from orchestrator.backends.models import BaseModel, load_config
 from orchestrator.backends.protocol import Job
@@ -223,16 +222,10 @@ def _read_tokens(path: Path) -> Tokens | None:
         return None
     added = tokenizer.get("added_tokens")
     named = [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
-    return Tokens(
-        _count_vocabulary(tokenizer["model"].get("vocab")),
-        tuple((token["id"], str(token.get("content"))) for token in named if isinstance(token.get("id"), int)),
-    )
-
-
-def _count_vocabulary(vocabulary: Any) -> int | None:
-    """Return one more than the highest id: BPE and WordPiece map tokens to ids, Unigram lists them."""
-    if isinstance(vocabulary, list):
-        return len(vocabulary)
-    if not isinstance(vocabulary, dict):
-        return None
-    return max((number for number in vocabulary.values() if isinstance(number, int)), default=-1) + 1
+    vocabulary, size = tokenizer["model"].get("vocab"), None
+    if isinstance(vocabulary, list):  # Unigram's; BPE and WordPiece map tokens to ids
+        size = len(vocabulary)
+    elif isinstance(vocabulary, dict):
+        size = max((number for number in vocabulary.values() if isinstance(number, int)), default=-1) + 1
+    ids = ((token["id"], str(token.get("content"))) for token in named if isinstance(token.get("id"), int))
+    return Tokens(size, tuple(ids))

@@ -111,11 +111,6 @@ class NamedModel:
         """What its Python is started with."""
         return {**self.permissions.env, **self.env}
 
-    @property
-    def uses(self) -> tuple[str, ...]:
-        """What is known of its use."""
-        return () if self.use is None else (self.use,)
-
 
 def check_model_loading(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
     """Yield what the backend's libraries say of a config or a tokenizer that does not load."""
@@ -148,36 +143,28 @@ def find_loadable(location: str, *, trust_remote_code: bool) -> BaseModel:
     Raises PreflightError where there is none.
     """
     ref = ModelRef(path=location, trust_remote_code=trust_remote_code)
-    # the family decides how a model is scored, and nothing here
-    return find_model(ref, Path.cwd(), otherwise="decoder")
+    return find_model(ref, Path.cwd(), otherwise="decoder")  # the family decides how it is scored, and nothing here
 
 
 def _find_problems(named: NamedModel) -> Iterator[Problem]:
     model, permissions = named.model, named.permissions
     if model.folder is not None:
-        pickles = permissions.pickles
-        yield from find_folder_problems(model, allow=permissions.allow, allow_pickle=pickles, uses=named.uses)
+        pickles, uses = permissions.pickles, filter(None, [named.use])
+        yield from find_folder_problems(model, allow=permissions.allow, allow_pickle=pickles, uses=list(uses))
         return
 
-    def find_misfits(config: dict[str, Any]) -> list[Problem]:
+    def find_misfits(config: dict[str, Any]) -> Iterator[Problem]:
         seen = learn_from_config(model, config)
-        found = [_find_untrusted(seen, permissions), named.find_misfit(seen)]
-        return [problem for problem in found if problem is not None]
+        if (
+            seen.brings_code and not seen.trust_remote_code
+        ):  # whether it loads without, nobody can try before it is here
+            hint = f"read that code, then {permissions.trust}; or download it (hf download {model.location}), and it is"
+            yield Problem(f"{model.location} brings Python code along", f"{hint} tried without that code")
+        if problem := named.find_misfit(seen):
+            yield problem
 
     allow = None if permissions.pickles else permissions.allow
-    env = named.variables
-    yield from find_hub_problems(model, find_misfits, env=env, otherwise=_ELSEWHERE, allow=allow)
-
-
-def _find_untrusted(model: BaseModel, permissions: Permissions) -> Problem | None:
-    """Return that a model on a hub brings code: whether it loads without, nobody can try before it is here."""
-    if not model.brings_code or model.trust_remote_code:
-        return None
-    hint = (
-        f"read that code, then {permissions.trust}; or download it (hf download {model.location}), and it is tried "
-        "without that code"
-    )
-    return Problem(f"{model.location} brings Python code along", hint)
+    yield from find_hub_problems(model, find_misfits, env=named.variables, otherwise=_ELSEWHERE, allow=allow)
 
 
 def _ask_python(named: NamedModel) -> list[Problem]:
@@ -186,7 +173,7 @@ def _ask_python(named: NamedModel) -> list[Problem]:
     env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **named.variables}
     loader = Loader(named.python, str(WORKERS), find_versions(named.python), env, str(find_orch_cache()))
     problem = _find_loading_problem(named.model, loader, trust=named.permissions.trust)
-    return [problem] if problem is not None else _find_tensor_problems(named.model, loader, named.uses)
+    return [problem] if problem is not None else _find_tensor_problems(named.model, loader, filter(None, [named.use]))
 
 
 def _find_loader(job: Job, model: BaseModel) -> Loader:
@@ -231,9 +218,8 @@ def _find_tensor_problems(model: BaseModel, loader: Loader, uses: Iterable[str])
         return []
     done = loader.ask("inspect_tensors", model, "--use", *wanted, timeout_s=_TENSORS_TIMEOUT_S)
     if done.exit_code is None:
-        return [
-            Problem(f"{model.folder} was not looked through within {_TENSORS_TIMEOUT_S:.0f} s", "is its disk slow?")
-        ]
+        message = f"{model.folder} was not looked through within {_TENSORS_TIMEOUT_S:.0f} s"
+        return [Problem(message, "is its disk slow?")]
     found = _parse_answer(done.stdout)
     if done.exit_code != 0 or found is None:
         reason = _find_last_word(done, "inspect_tensors")

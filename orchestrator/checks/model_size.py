@@ -93,8 +93,7 @@ def load_model_size(folder: Path) -> ModelSize | None:
 
 def read_model_size(config: Mapping[str, Any], counted: int | None = None) -> ModelSize | None:
     """Return the sizes in a config; `counted` weights where the files were read, else as many as the config makes."""
-    bits = find_stored_bits(config)
-    config = read_text_config(config)
+    bits, config = find_stored_bits(config), read_text_config(config)
     bits = find_stored_bits(config) if bits is None else bits
     found = {name: read_whole(config, *names) for name, names in NAMES.items()}
     layers, hidden, heads = found["num_hidden_layers"], found["hidden_size"], found["num_attention_heads"]
@@ -117,26 +116,20 @@ def read_model_size(config: Mapping[str, Any], counted: int | None = None) -> Mo
     tied = config.get("tie_word_embeddings", True) is not False
     positions = 0 if size.gated else read_whole(config, "max_position_embeddings") or 0
     embedded = (vocabulary * (1 if tied else 2) + positions) * hidden
-    parameters = counted or _count(size, config) + embedded
-    idle = _count_idle(size, config)
+    weights, idle = _count(size, config)
+    parameters = counted or weights + embedded
     return replace(size, parameters=parameters, embedded=min(embedded, parameters), stored_bits=bits, idle=idle)
 
 
-def _count_idle(size: ModelSize, config: Mapping[str, Any]) -> int:
-    experts, chosen = read_whole(config, *EXPERTS), read_whole(config, *_CHOSEN)
-    width = read_whole(config, "moe_intermediate_size") or size.intermediate
-    return size.layers * 3 * size.hidden * width * max(0, experts - chosen) if experts and chosen else 0
-
-
-def _count(size: ModelSize, config: Mapping[str, Any]) -> int:
-    """Return how many weights the layers of these sizes have, norms and biases left out (below 0.1 %)."""
+def _count(size: ModelSize, config: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the weights of the layers, without norms and biases (below 0.1 %), and of those what a token passes by."""
+    widths, idle = size.intermediate, 0
+    if experts := read_whole(config, *EXPERTS):
+        width = read_whole(config, "moe_intermediate_size") or size.intermediate
+        widths = experts * width + (read_whole(config, "shared_expert_intermediate_size") or 0)
+        idle = 3 * size.hidden * width * max(0, experts - (read_whole(config, *_CHOSEN) or experts))
     attention = size.hidden * (2 * size.query + 2 * size.key)
-    matrices = 3 if size.gated else 2
-    experts = read_whole(config, *EXPERTS)
-    if experts and (width := read_whole(config, "moe_intermediate_size") or size.intermediate):
-        shared = read_whole(config, "shared_expert_intermediate_size") or 0
-        return size.layers * (attention + matrices * size.hidden * (experts * width + shared))
-    return size.layers * (attention + matrices * size.hidden * size.intermediate)
+    return size.layers * (attention + (3 if size.gated else 2) * size.hidden * widths), size.layers * idle
 
 
 def find_trained_bits(values: Mapping[str, str]) -> float | None:

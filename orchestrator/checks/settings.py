@@ -41,13 +41,8 @@ _OFFSET_FAMILIES = frozenset(
 _RELATIVE_FAMILIES = frozenset({"t5", "mt5", "umt5", "longt5", "funnel"})
 _PLAIN_ROPE = frozenset({None, "default"})
 _MATRIX_DIMENSIONS = 2
-_HEADS = (
-    "lm_head",
-    "score",
-    "v_head",
-    "classifier",
-    "pooler",
-)  # tied to the embeddings or new, so that no file needs to hold them
+# Tied to the embeddings or new, so that no file needs to hold them.
+_HEADS = ("lm_head", "score", "v_head", "classifier", "pooler")
 _PREFIXES = ("", "model.", "base_model.", "transformer.")  # what a model's class puts before the names of its files
 
 

@@ -183,7 +183,7 @@ class _Reader:
         found = {}
         for key in ("train", "eval"):
             given = request.eval_files if key == "eval" and request.eval_files else request.train_files
-            scale = _find_scale(given, first, request.encoding) if key in stats else 1.0
+            scale = _find_scale(given, first, request.encoding) if first and key in stats else 1.0
             count = lines if key == "train" else None
             if side := read_side(stats.get(key, {}), lines=count, scale=scale, corpus=corpus):
                 self.estimated |= side.tokens["tokenizer"] is None
@@ -264,12 +264,10 @@ def _words_behind(module: str, stage: Stage) -> tuple[str, ...]:
     return argv[argv.index(module) + 1 :] if module in argv else ()
 
 
-def _find_scale(paths: Sequence[Path], first: int | None, encoding: str | None) -> float:
+def _find_scale(paths: Sequence[Path], first: int, encoding: str | None) -> float:
     """Return how many times more rows the files have than were read, the first of each."""
     from orchestrator.data.reading.readers import Source
 
-    if first is None:
-        return 1.0
     counts = [
         count_lines(path) if path.suffix == ".jsonl" else sum(1 for _ in Source(path, encoding=encoding).rows())
         for path in paths
