@@ -168,7 +168,7 @@ def scoring_stages(plan: Plan) -> dict[str, Stage]:
     baselines = {
         stage.kind.removeprefix("baseline-"): stage for stage in plan.stages if stage.kind.startswith("baseline-")
     }
-    evaluate = next((stage for stage in plan.stages if stage.kind == "evaluate"), None)
+    evaluate = plan.stage("evaluate")
     return {**baselines, TUNED: evaluate} if evaluate else baselines
 
 
@@ -188,7 +188,6 @@ def load_scored(run: RunDir, plan: Plan) -> Scored:
 
 
 def _load_scores(run: RunDir, evaluation: EvalSet, stages: Mapping[str, Stage | None]) -> dict[str, Any]:
-    """Return {name: the scores that its stage left}."""
     paths = {name: run.stage(stage.name).output / "scores.jsonl" for name, stage in stages.items() if stage}
     return {name: evaluation.load_scores(path) for name, path in paths.items() if path.is_file()}
 

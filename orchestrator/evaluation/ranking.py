@@ -160,13 +160,7 @@ def _measure_orders(
 
 def _batches(orders: Sequence[LabelOrder]) -> Iterator[list[LabelOrder]]:
     """Yield the orders in lists of about `_BATCH_DOCUMENTS` documents."""
-    batch: list[LabelOrder] = []
-    documents = 0
-    for order in orders:
-        batch.append(order)
-        documents += len(order.ranked) + len(order.unranked)
-        if documents >= _BATCH_DOCUMENTS:
-            yield batch
-            batch, documents = [], 0
-    if batch:
-        yield batch
+    documents = itertools.accumulate(len(order.ranked) + len(order.unranked) for order in orders)
+    numbered = zip((total // _BATCH_DOCUMENTS for total in documents), orders, strict=True)
+    for _, batch in itertools.groupby(numbered, key=lambda item: item[0]):
+        yield [order for _, order in batch]

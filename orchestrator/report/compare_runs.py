@@ -58,11 +58,7 @@ def compare_runs(first: RunDir, *others: RunDir) -> dict[str, Any]:
     Raises RunFolderError where a run was not measured, or one was measured on another evaluation set.
     """
     runs = (first, *others)
-    loaded = []
-    for run in runs:
-        with understood(run.metrics_json):
-            loaded.append(_load_metrics(run))
-            _require_same_data(loaded[0]["eval"], loaded[-1]["eval"], loaded[0]["unit"], run)
+    loaded = _load_alike(runs)
     one = loaded[0]
     shared = [metric for metric in one["metrics"] if all(metric in other["metrics"] for other in loaded)]
     if not shared:
@@ -75,12 +71,8 @@ def compare_runs(first: RunDir, *others: RunDir) -> dict[str, Any]:
         with understood(run.metrics_json):
             sides.append(_measured(each, [row["id"] for row in one["rows"]]))
     before, *after = sides
-    result = {
-        "version": METRICS_VERSION,
-        "first": str(first.root),
-        "unit": one["unit"],
-        "eval": {"sha256": one["eval"]["sha256"], "units": one["eval"]["units"]},
-    }
+    measured_on = {key: one["eval"][key] for key in ("sha256", "units")}
+    result = {"version": METRICS_VERSION, "first": str(first.root), "unit": one["unit"], "eval": measured_on}
     if len(others) == 1:
         comparisons = compare_measured(before, after[0], shared, SEED)
         if not comparisons:
@@ -152,14 +144,22 @@ def _name(run: str) -> str:
     return f"{path.parent.parent.name}/{path.name}" if path.parent.name == "trials" else path.name
 
 
-def _require_same_data(one: Mapping[str, Any], two: Mapping[str, Any], unit: str, second: RunDir) -> None:
+def _load_alike(runs: Sequence[RunDir]) -> list[dict[str, Any]]:
+    """Return each run's metrics.json. Raises RunFolderError where they were not measured on the same data."""
     hint = "give both recipes the same data.eval; a split by eval_ratio depends on the data and the seed"
-    if one["sha256"] != two["sha256"]:
-        first, other = (f"{side['sha256'][:12]} ({counted(side['units'], unit)})" for side in (one, two))
-        message = f"the two runs were measured on different evaluation sets: {first} and {other}"
-        raise RunFolderError(message, hint=hint, where=Where(str(second.eval_jsonl)))
-    if (one.get("corpus") or {}).get("sha256") != (two.get("corpus") or {}).get("sha256"):
-        raise RunFolderError("the two runs searched different corpora", hint=hint, where=Where(str(second.data)))
+    loaded: list[dict[str, Any]] = []
+    for run in runs:
+        with understood(run.metrics_json):
+            loaded.append(_load_metrics(run))
+            one, two = loaded[0]["eval"], loaded[-1]["eval"]
+            if one["sha256"] != two["sha256"]:
+                units = (counted(side["units"], loaded[0]["unit"]) for side in (one, two))
+                first, other = (f"{side['sha256'][:12]} ({size})" for side, size in zip((one, two), units, strict=True))
+                message = f"the two runs were measured on different evaluation sets: {first} and {other}"
+                raise RunFolderError(message, hint=hint, where=Where(str(run.eval_jsonl)))
+            if (one.get("corpus") or {}).get("sha256") != (two.get("corpus") or {}).get("sha256"):
+                raise RunFolderError("the two runs searched different corpora", hint=hint, where=Where(str(run.data)))
+    return loaded
 
 
 def _load_metrics(run: RunDir) -> dict[str, Any]:
@@ -237,15 +237,11 @@ def choose_setting(settings: Sequence[Sequence[RunDir]]) -> dict[str, Any] | Non
 
     Raises RunFolderError where the runs were not measured on the same rows.
     """
-    loaded: dict[Path, dict[str, Any]] = {}
-    for run in (run for runs in settings for run in runs):
-        with understood(run.metrics_json):
-            loaded[run.root] = _load_metrics(run)
-            one = next(iter(loaded.values()))
-            _require_same_data(one["eval"], loaded[run.root]["eval"], one["unit"], run)
-    first = settings[0][0]
-    with understood(first.metrics_json):
-        one, baseline = loaded[first.root], loaded[first.root]["headline"]["baseline"]
+    trained = [run for runs in settings for run in runs]
+    loaded = {run.root: metrics for run, metrics in zip(trained, _load_alike(trained), strict=True)}
+    one = loaded[trained[0].root]
+    with understood(trained[0].metrics_json):
+        baseline = one["headline"]["baseline"]
         if baseline is None:
             return None
         order = [row["id"] for row in one["rows"]]
@@ -345,7 +341,6 @@ class Difference:
     is_input: bool = False
 
     def __str__(self) -> str:
-        """Return the difference as one line."""
         return f"{self.what}: {self.then} then, {self.now} now"
 
 
@@ -409,7 +404,7 @@ def begin_rerun(first: RunDir, plan: Plan, folder: Path | None, runs: Path, *, m
     cpu = plan.smoke or asked.hardware == "cpu"
     now = build_provenance(moved, CPU if cpu else find_hardware(), asked, may_run=may_run)
     with understood(first.provenance_json):
-        return Rerun(first, moved, now, find_differences(then, now))
+        return Rerun(first, moved, now, tuple(find_differences(then, now)))
 
 
 def is_rerun(run: RunDir) -> bool:
@@ -463,12 +458,8 @@ def require_provenance(run: RunDir, provenance: Mapping[str, Any] | None) -> Map
     )
 
 
-def find_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Difference, ...]:
-    """Return how two provenance.json differ, inputs first. The recipe does not count: its plan is what is run."""
-    return tuple(_find_differences(then, now))
-
-
-def _find_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
+def find_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
+    """Yield how two provenance.json differ, inputs first. The recipe does not count: its plan is what is run."""
     for path, old, new in _changed(then["inputs"], now["inputs"]):
         yield Difference(path, (old or "absent")[:_HASH_SHOWN], (new or "absent")[:_HASH_SHOWN], is_input=True)
     before, after = then["environments"], now["environments"]

@@ -41,11 +41,17 @@ def build_evidence(metrics: Mapping[str, Any], scored: Scored) -> dict[str, Any]
             values[row["id"]] = sides
     names = scored.evaluation.row_texts() if scored.evaluation and values else {}
     bars = [(name, *values[row]) for row, name in names.items() if row in values]
+    note, fewest = None, fewest_generations(metrics)
+    if fewest is not None:
+        of = f"{fewest:,} of {counted(metrics['eval']['units'], 'row')}"
+        note = f"Answers were generated for {of}; these are of them."
+    if fewest == 0:
+        note = "No answers were generated: only the losses can be compared."
     return {
         "bars": build_bars_figure(bars, higher_is_better=metric.row_higher_is_better),
         "row_name": metric.row_display,
         "sections": _build_sections(metrics, scored, comparison, values),
-        "note": _describe_generations(metrics),
+        "note": note,
     }
 
 
@@ -70,16 +76,6 @@ def _build_sections(
         {"title": "Most improved" if better else f"No {unit} improved", "items": better},
         {"title": down if worse else f"No {unit} worsened", "items": worse},
     ]
-
-
-def _describe_generations(metrics: Mapping[str, Any]) -> str | None:
-    """Return how many rows the chat examples are chosen from, where not every row has an answer."""
-    fewest = fewest_generations(metrics)
-    if fewest is None:
-        return None
-    if not fewest:
-        return "No answers were generated: only the losses can be compared."
-    return f"Answers were generated for {fewest:,} of {counted(metrics['eval']['units'], 'row')}; these are of them."
 
 
 def fewest_generations(metrics: Mapping[str, Any]) -> int | None:
@@ -141,12 +137,17 @@ def find_top(group: Group, scores: Mapping[str, float]) -> dict[str, Any] | None
     no label. "relevant_rank" is the rank of the first relevant document: a number, or a range such as `2–4` where a
     tie leaves it open; None where none was ranked, which "missed" says of a query that has relevant documents.
     """
-    ranked = [document for document in group.documents if document.docid in scores]
+    ranked = [(scores[document.docid], document) for document in group.documents if document.docid in scores]
     if not ranked:
         return None
-    best = max(scores[document.docid] for document in ranked)
-    first = [document for document in ranked if scores[document.docid] == best]
-    rank = _first_relevant_rank(group, scores)
+    best = max(score for score, _ in ranked)
+    first = [document for score, document in ranked if score == best]
+    rank, relevant = None, [score for score, document in ranked if is_relevant(document.label)]
+    if relevant:
+        highest = max(relevant)
+        above = sum(score > highest for score in scores.values())
+        wrong_beside = sum(score == highest for score in scores.values()) - relevant.count(highest)
+        rank = f"{above + 1}–{above + 1 + wrong_beside}" if wrong_beside else str(above + 1)
     return {
         "text": clipped(first[0].text),
         "relevant": is_relevant(first[0].label),
@@ -154,16 +155,6 @@ def find_top(group: Group, scores: Mapping[str, float]) -> dict[str, Any] | None
         "relevant_rank": rank,
         "missed": rank is None and group.relevant > 0,
     }
-
-
-def _first_relevant_rank(group: Group, scores: Mapping[str, float]) -> str | None:
-    relevant = [scores[item.docid] for item in group.documents if is_relevant(item.label) and item.docid in scores]
-    if not relevant:
-        return None
-    best = max(relevant)
-    above = sum(score > best for score in scores.values())
-    wrong_beside = sum(score == best for score in scores.values()) - relevant.count(best)
-    return f"{above + 1}–{above + 1 + wrong_beside}" if wrong_beside else str(above + 1)
 
 
 def build_pair_examples(

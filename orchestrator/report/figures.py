@@ -207,12 +207,9 @@ def draw_loss_curve(log: TrainingLog) -> bytes | None:
     from matplotlib.ticker import MaxNLocator
 
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8.5, "axes.linewidth": 0.8, "text.color": _INK}):
-        figure = Figure(
-            figsize=(9.12, 3.9 if rates else 3.0), dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
-        )
-        panels: Any = figure.subplots(
-            2 if rates else 1, 1, sharex=True, squeeze=False, height_ratios=[3, 1] if rates else [1]
-        )
+        size, heights = ((9.12, 3.9), [3, 1]) if rates else ((9.12, 3.0), [1])
+        figure = Figure(figsize=size, dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+        panels: Any = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
         _draw_loss(panels[0][0], losses, evaluations, log.best_step)
         if rates:
             _draw_rate(panels[1][0], rates)
@@ -243,7 +240,9 @@ def _draw_loss(
     panel.plot(steps[-1], shown[-1], "o", color=_ACCENT, markersize=4, clip_on=False, zorder=3)
     everything = [*values, *(loss for _, loss in evaluations)]
     top = max(*everything, 1e-9) * 1.05
-    beside = _apart(shown[-1], evaluations[-1][1] if evaluations else None, 0.07 * top)
+    other, beside = evaluations[-1][1] if evaluations else math.inf, 0.0
+    if abs(shown[-1] - other) < 0.07 * top:  # points, so that a label does not lie on the other curve's
+        beside = 5.0 if shown[-1] >= other else -5.0
     panel.annotate(f"{shown[-1]:.3f}", (steps[-1], shown[-1]), xytext=(7, beside), textcoords="offset points",
                    va="center", color=_ACCENT, weight="bold", annotation_clip=False)  # fmt: skip
     panel.set_title(title, loc="left", fontsize=9.5, color=_ACCENT if evaluations else _INK, pad=8)
@@ -251,13 +250,6 @@ def _draw_loss(
     panel.yaxis.set_major_locator(MaxNLocator(nbins=5))
     if evaluations:
         _draw_evaluations(panel, evaluations, best_step, -beside)
-
-
-def _apart(one: float, other: float | None, least: float) -> float:
-    """Return how far, in points, a label moves so that it does not lie on the other curve's."""
-    if other is None or abs(one - other) >= least:
-        return 0.0
-    return 5.0 if one >= other else -5.0
 
 
 def _draw_evaluations(
@@ -277,7 +269,7 @@ def _draw_evaluations(
 
 
 def _draw_rate(panel: Any, rates: Sequence[tuple[int, float]]) -> None:
-    panel.plot([step for step, _ in rates], [rate for _, rate in rates], color=_MUTED, linewidth=1.3)
+    panel.plot(*zip(*rates, strict=True), color=_MUTED, linewidth=1.3)
     panel.set_title("Learning rate", loc="left", fontsize=9.5, color=_INK, pad=6)
     panel.set_ylim(bottom=0)
     peak = max(rate for _, rate in rates)
@@ -286,7 +278,6 @@ def _draw_rate(panel: Any, rates: Sequence[tuple[int, float]]) -> None:
 
 
 def _bare(panel: Any) -> None:
-    """Take away the frame, keep hairlines."""
     for side in ("top", "right", "left"):
         panel.spines[side].set_visible(False)
     panel.spines["bottom"].set_color(_LINE)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_KANA, _HANGUL, _HAN = re.compile(r"[぀-ヿ]"), re.compile(r"[가-힯]"), re.compile(r"[㐀-鿿豈-﫿]")
+_SCRIPTS = {"ja": re.compile(r"[぀-ヿ]"), "ko": re.compile(r"[가-힯]"), "zh": re.compile(r"[㐀-鿿豈-﫿]")}
 _DETERMINISM = {
     True: "the same weights, bit for bit, on the same versions, hardware and number of processes",
     False: "not asked for (deterministic: true)",
@@ -78,6 +78,8 @@ def render_page(
     )
     statement, evidence = wording.headline_parts(metrics)
     stats = record.stats or {}
+    # without the hundreds of packages that decide nothing; the file has them
+    provenance = {key: value for key, value in (record.provenance or {}).items() if key != "environments"}
     labels = {system["id"]: system["label"] for system in metrics["systems"]}
     return environment.get_template("page.html.j2").render(
         record=record,
@@ -102,14 +104,8 @@ def render_page(
         total_s=sum(timing.seconds or 0 for timing in record.timings),
         longest_s=max((timing.seconds or 0 for timing in record.timings), default=0) or 1,
         commands=[(timing, format_command(timing.stage.command)) for timing in record.timings],
-        provenance=list(_provenance(record)),
+        provenance=list(flatten(provenance or dict(record.plan.versions))),
     )
-
-
-def _provenance(record: RunRecord) -> Iterator[tuple[str, str]]:
-    """Yield the provenance without the hundreds of packages that decide nothing; the file has them."""
-    shown = {key: value for key, value in (record.provenance or {}).items() if key != "environments"}
-    return flatten(shown or dict(record.plan.versions))
 
 
 def _legible(value: object) -> object:
@@ -121,10 +117,7 @@ def _legible(value: object) -> object:
 
 def find_language(text: str) -> str | None:
     """Return the language tag that makes a browser choose the right glyphs for Han text, None for other scripts."""
-    for tag, script in (("ja", _KANA), ("ko", _HANGUL), ("zh", _HAN)):
-        if script.search(text):
-            return tag
-    return None
+    return next((tag for tag, script in _SCRIPTS.items() if script.search(text)), None)
 
 
 def _facts(record: RunRecord, metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -196,7 +189,7 @@ def _ledger_sums(ledger: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _statistics(stats: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the rows (what, train, eval) of the table of data statistics; what neither side has is left out."""
-    train, evaluation = _side_statistics(stats.get("train") or {}), _side_statistics(stats.get("eval") or {})
+    train, evaluation = (_side_statistics(stats.get(side) or {}) for side in ("train", "eval"))
     names = dict.fromkeys((*train, *evaluation))
     return [(name, train.get(name, "–"), evaluation.get(name, "–")) for name in names]
 
@@ -205,21 +198,7 @@ def _side_statistics(side: Mapping[str, Any]) -> dict[str, str]:
     """Return {name: text} of one side, in the order of stats.json; each kind of data counts what it has."""
     rows: dict[str, str] = {}
     for key, value in side.items():
-        if key not in _OWN_PLACE:
-            rows.update(_row(key, value))
-    rows.update(_labelled_rows(side))
-    tokens = side.get("tokens") or {}
-    for key, value in tokens.items():
-        if isinstance(value, dict) and "p50" in value:
-            rows[f"{_named(key)} tokens: {_QUANTILES}"] = _quantiles(value)
-    if "tokens_cut" in tokens:
-        rows["Tokens cut by the length limits"] = f"{tokens['tokens_cut']:,}"
-    return rows
-
-
-def _labelled_rows(side: Mapping[str, Any]) -> dict[str, str]:
-    """Return what labels, groups and teacher scores say."""
-    rows: dict[str, str] = {}
+        rows |= _row(key, value)
     for key, title in (("labels", "Labels"), ("teacher", "Teacher scores")):
         if spread := side.get(key):
             rows[f"{title}: mean (lowest to highest)"] = _spread(spread)
@@ -228,6 +207,12 @@ def _labelled_rows(side: Mapping[str, Any]) -> dict[str, str]:
         for key, title in (("one_label", "Queries with one label only"), ("too_small", "Queries with one document")):
             if groups.get(key):
                 rows[title] = wording.plain(groups[key])
+    tokens = side.get("tokens") or {}
+    for key, value in tokens.items():
+        if isinstance(value, dict) and "p50" in value:
+            rows[f"{_named(key)} tokens: {_QUANTILES}"] = _quantiles(value)
+    if "tokens_cut" in tokens:
+        rows["Tokens cut by the length limits"] = f"{tokens['tokens_cut']:,}"
     return rows
 
 
@@ -239,7 +224,7 @@ def _row(key: str, value: object) -> dict[str, str]:
     """Return the row of one entry: a count, a spread, quantiles or counts by name; none for anything else."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return {_named(key): wording.plain(value)}
-    if not isinstance(value, dict) or not value:
+    if not isinstance(value, dict) or not value or key in _OWN_PLACE:
         return {}
     if "p50" in value:
         return {f"{_named(key.replace('_chars', '_characters'))}: {_QUANTILES}": _quantiles(value)}

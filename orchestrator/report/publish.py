@@ -55,7 +55,11 @@ def write_report(run: RunDir) -> dict[str, Any]:
     page = render_page(record, metrics, summary=summary, scored=scored, audit=audit, picture=picture)
     write_text(run.report_html, page)
     write_results(run.model / "README.md", metrics)
-    summary["paths"] = _find_paths(run)
+    paths = {
+        "report": run.report_html, "metrics": run.metrics_json, "loss_curve": run.loss_curve_png, "model": run.model,
+        "exports": run.root / "export", "recipe": run.recipe_yaml, "commands": run.run_sh,
+    }  # fmt: skip
+    summary["paths"] = {name: path.name for name, path in paths.items() if path.exists()}
     if track := plan.recipe.get("track"):
         write_json(run.track_json, build_told(record, summary, report=track["report"]))
     write_json(run.report_json, summary)
@@ -115,19 +119,6 @@ def build_summary(record: RunRecord, metrics: Mapping[str, Any], audit: Iterable
         "cautions": build_warnings(record, metrics),
         "gaps": build_missing(record, metrics),
     }
-
-
-def _find_paths(run: RunDir) -> dict[str, str]:
-    paths = {
-        "report": run.report_html,
-        "metrics": run.metrics_json,
-        "loss_curve": run.loss_curve_png,
-        "model": run.model,
-        "exports": run.root / "export",
-        "recipe": run.recipe_yaml,
-        "commands": run.run_sh,
-    }
-    return {name: path.name for name, path in paths.items() if path.exists()}
 
 
 def build_lines(summary: Mapping[str, Any], language: Language = "en") -> list[str]:
@@ -353,14 +344,8 @@ def _build_export_card(found: Mapping[str, Any]) -> str:
 
 def build_warnings(record: RunRecord, metrics: Mapping[str, Any]) -> list[str]:
     """Return the warnings, the gravest first."""
-    return [
-        *_about_checks(record),
-        *_about_loss(record),
-        *_about_systems(metrics),
-        *_about_evaluation(record, metrics),
-        *_about_data(record),
-        *record.cautions,
-    ]
+    of_run, measured = (*_about_checks(record), *_about_loss(record)), _about_systems(metrics)
+    return [*of_run, *measured, *_about_evaluation(record, metrics), *_about_data(record), *record.cautions]
 
 
 def build_missing(record: RunRecord, metrics: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -120,21 +119,29 @@ def load_record(run: RunDir, plan: Plan) -> RunRecord:
     verification = find_object(run.stage(package.name).output / "verification.json") if package else None
     stats, provenance = find_object(run.stats_json), find_object(run.provenance_json)
     paces = find_paces(load_events(run.events_jsonl))
+    timings: list[Timing] = []
+    cost = recipe_text = None
+    for stage in plan.stages:
+        seconds = (find_object(run.stage(stage.name).result_json) or {}).get("seconds")
+        took = float(seconds) if isinstance(seconds, int | float) else None
+        timings.append(Timing(stage, took, paces.get(stage.name, Pace(0)).start_s))
+    with suppress(OSError, ValueError):
+        recipe_text = read_regular(run.recipe_yaml).decode("utf-8")
+    with suppress(OrchError, ValueError, KeyError, TypeError, OSError):  # a damaged piece is left out
+        cost = measure_training(run, plan, stats or {}, provenance or {}, paces)
+    said = (entry for entry in _json_lines(run.events_jsonl, kind="message") if entry.get("level") == "caution")
     return RunRecord(
         run=run,
         plan=plan,
-        timings=tuple(
-            Timing(stage, _seconds(run.stage(stage.name).result_json), paces.get(stage.name, Pace(0)).start_s)
-            for stage in plan.stages
-        ),
+        timings=tuple(timings),
         training=load_training_log(run, plan),
         ledger=_load_ledger(run),
         stats=stats,
         provenance=provenance,
-        cost=measure_training(run, plan, stats or {}, provenance or {}, paces),
+        cost=cost,
         checks=parse_checks(verification or {}),
-        recipe_text=_load_text(run.recipe_yaml),
-        cautions=_load_cautions(run),
+        recipe_text=recipe_text,
+        cautions=tuple(dict.fromkeys(f"{entry.get('stage', '')}: {entry.get('text', '')}" for entry in said)),
     )
 
 
@@ -151,47 +158,25 @@ def _load_ledger(run: RunDir) -> dict[str, Any] | None:
     return whole | {"sides": sides, "warnings": warnings}
 
 
-def _seconds(path: Path) -> float | None:
-    seconds = (find_object(path) or {}).get("seconds")
-    return float(seconds) if isinstance(seconds, int | float) else None
-
-
-def _load_cautions(run: RunDir) -> tuple[str, ...]:
-    said = (entry for entry in _json_lines(run.events_jsonl, kind="message") if entry.get("level") == "caution")
-    return tuple(dict.fromkeys(f"{entry.get('stage', '')}: {entry.get('text', '')}" for entry in said))
-
-
-def _load_text(path: Path) -> str | None:
-    try:
-        return read_regular(path).decode("utf-8")
-    except (OSError, ValueError):
-        return None
-
-
 def parse_checks(verification: Mapping[str, Any]) -> tuple[Check, ...]:
     """Return verification.json's checks: a list of {"name", "passed", "detail", numbers…}, or an object of them."""
     raw = verification.get("checks")
     if isinstance(raw, dict):
-        raw = [
-            {**value, "name": name} if isinstance(value, dict) else {"name": name, "passed": value}
-            for name, value in raw.items()
-        ]
-    return tuple(_parse_check(item) for item in raw if isinstance(item, dict)) if isinstance(raw, list) else ()
+        named = {name: value if isinstance(value, dict) else {"passed": value} for name, value in raw.items()}
+        raw = [{**value, "name": name} for name, value in named.items()]
+    found = [item for item in raw if isinstance(item, dict)] if isinstance(raw, list) else []
+    titles = tables.load_record(Path(__file__).with_name("check_names.yaml"), dict[str, str]) if found else {}
+    return tuple(_parse_check(item, titles) for item in found)
 
 
-@cache
-def _load_check_names() -> dict[str, str]:
-    return tables.load_record(Path(__file__).with_name("check_names.yaml"), dict[str, str])
-
-
-def _parse_check(item: Mapping[str, Any]) -> Check:
+def _parse_check(item: Mapping[str, Any], titles: Mapping[str, str]) -> Check:
     passed = item.get("passed", item.get("ok"))
     name = str(item.get("name", "check"))
     numbers = item.get("numbers")
     known = {"name", "passed", "ok", "detail", "failure", "numbers"}
     rest = {key: value for key, value in item.items() if key not in known and value not in ([], {}, None)}
     return Check(
-        name=_load_check_names().get(name, name.replace("_", " ")),
+        name=titles.get(name, name.replace("_", " ")),
         passed=passed if isinstance(passed, bool) else None,
         detail=str(item.get("failure") or item.get("detail") or ""),
         numbers={**rest, **(numbers if isinstance(numbers, dict) else {})},
@@ -206,8 +191,9 @@ def load_training_log(run: RunDir, plan: Plan) -> TrainingLog:
     output = run.stage(stage.name).output
     swift = _json_lines(output / "logging.jsonl")
     log = _parse_log(swift, _swift_best(output, swift))
-    if not log.points:
-        state = _newest_state(output)
+    if not log.points:  # trainer_state.json is written last, so the newest checkpoint's may be cut
+        states = (find_object(path / "trainer_state.json", constants=True) for path in list_checkpoint_folders(output))
+        state = next((state for state in states if state and isinstance(state.get("log_history"), list)), {})
         best = _CHECKPOINT.search(str(state.get("best_model_checkpoint") or "").rpartition("/")[2])
         log = _parse_log(state.get("log_history"), int(best[1]) if best else None)
     return log if log.points else _parse_log(_json_lines(run.events_jsonl, kind="step"), None)
@@ -271,12 +257,6 @@ def _swift_best(output: Path, entries: Sequence[Mapping[str, Any]]) -> int | Non
         if best is not None and loss is not None and math.isclose(loss, best, rel_tol=_SAME_LOSS):
             return _step(entry)
     return None
-
-
-def _newest_state(output: Path) -> dict[str, Any]:
-    """Return the state of the newest complete checkpoint. trainer_state.json is written last, so it may be cut."""
-    states = (find_object(path / "trainer_state.json", constants=True) for path in list_checkpoint_folders(output))
-    return next((state for state in states if state and isinstance(state.get("log_history"), list)), {})
 
 
 def parse_number(value: object) -> float | None:
@@ -350,16 +330,9 @@ def measure_training(
 ) -> dict[str, Any] | None:
     """Return report.json's `cost`: device, tokens a second, FLOPS of a GPU, share of its peak where that is known.
 
-    None where tokens were not counted, or the training was too short for two reports.
+    None where tokens were not counted, or the training was too short for two reports. Raises an error of any kind where
+    a piece is damaged.
     """
-    with suppress(OrchError, ValueError, KeyError, TypeError, OSError):  # a damaged piece is left out
-        return _measure(run, plan, stats, provenance, paces)
-    return None
-
-
-def _measure(
-    run: RunDir, plan: Plan, stats: Mapping[str, Any], provenance: Mapping[str, Any], paces: Mapping[str, Pace]
-) -> dict[str, Any] | None:
     train = plan.stage("train")
     pace = paces.get(train.name) if train else None
     lines = count_lines(run.train_jsonl)

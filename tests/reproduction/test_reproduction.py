@@ -75,7 +75,7 @@ def test_provenance_names_what_decides_a_result(provenance, plan):
     assert found["asked"] == {"smoke": False, "hardware": "cpu", "set": ["train.seed=1"]}
     assert found["environments"][sys.executable]["pydantic"] == find_packages(sys.executable)["pydantic"]
     assert len({found[key] for key in ("orch_sha256", "templates_sha256", "plan_sha256", "recipe_sha256")}) == 4
-    assert find_differences(found, provenance()) == ()
+    assert list(find_differences(found, provenance())) == []
 
 
 def test_changed_data_is_told_apart_from_changed_surroundings(provenance, plan):
@@ -83,7 +83,7 @@ def test_changed_data_is_told_apart_from_changed_surroundings(provenance, plan):
     Path(plan.stages[0].inputs[0]).write_text('{"other": 1}\n')
     now = {**provenance(), "orch_sha256": "0", "cpu": {**then["cpu"], "name": "Another"}}
     now["environments"] = {sys.executable: {**then["environments"][sys.executable], "torch": "9.9"}}
-    found = find_differences(then, now)
+    found = list(find_differences(then, now))
     assert [item.what for item in found if item.is_input] == [plan.stages[0].inputs[0]]
     assert {item.what for item in found if not item.is_input} == {f"torch in {sys.executable}", "orch", "cpu name"}
     assert f"torch in {sys.executable}: {then['environments'][sys.executable]['torch']} then, 9.9 now" in map(
