@@ -197,6 +197,6 @@ def show_hours(hours: tuple[float, float]) -> str:
 
 def measure_share(flops: float, seconds: float, gpu: Gpu | None, *, half: bool, gpus: int = 1) -> dict[str, float]:
     """Return what a finished computation reached: FLOPS of one GPU, and their share of its peak where that is known."""
-    reached = {"flops_per_s": flops / seconds / gpus}
-    peak = gpu and _TERA * (gpu.half if half else gpu.single)
-    return {**reached, "share_of_peak": reached["flops_per_s"] / peak} if peak else reached
+    reached = flops / seconds / gpus
+    share = {"share_of_peak": reached / (_TERA * (gpu.half if half else gpu.single))} if gpu else {}
+    return {"flops_per_s": reached, **share}

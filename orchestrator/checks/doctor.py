@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import shutil
@@ -168,12 +169,12 @@ def examine_machine(python: str) -> Iterator[Finding]:
         said = f"{show_gib(size)}" + (": data workers and NCCL share memory there" if size < _LEAST_SHARED else "")
         remedy = "give the container more: docker run --shm-size=8g; or dataloader_num_workers: 0"
         yield _judge("limits", str(_SHARED), said, fine=size >= _LEAST_SHARED, remedy=remedy)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < _LEAST_OPEN_FILES:
-        more = "ulimit -n 65536" if hard == resource.RLIM_INFINITY or hard > soft else "raise nofile in limits.conf"
-        yield Finding("limits", "open files", "note", f"{soft}: data workers of several processes may need more", more)
-    else:
-        yield Finding("limits", "open files", "ok", "no limit" if soft == resource.RLIM_INFINITY else str(soft))
+    open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = (math.inf if limit == resource.RLIM_INFINITY else limit for limit in open_files)
+    more = "ulimit -n 65536" if hard > soft else "raise nofile in limits.conf"
+    few = ": data workers of several processes may need more" if soft < _LEAST_OPEN_FILES else ""
+    said = "no limit" if soft == math.inf else f"{soft}{few}"
+    yield _judge("limits", "open files", said, fine=not few, remedy=more)
     for name, use, remedy in _TOOLS:
         path = shutil.which(name)
         yield _judge("tools", name, path or f"none: {use}", fine=path is not None, remedy=remedy)
@@ -275,5 +276,4 @@ class HubProbe:
 
 
 def _judge(area: str, name: str, said: str, *, fine: bool, remedy: str | None) -> Finding:
-    """Return a finding that is ok, or else a note with what to do."""
     return Finding(area, name, "ok", said) if fine else Finding(area, name, "note", said, remedy)

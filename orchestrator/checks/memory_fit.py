@@ -83,8 +83,11 @@ def check_memory(job: Job, plan: Plan) -> Iterator[Problem]:
         return
     needed, there = memory.show_gib(planned.estimate.weights), memory.show_gib(planned.room or 0)
     message = f"{job.model.name}: its weights alone take {needed} of GPU memory here, and a GPU has {there}"
-    ways = find_ways(job)
-    yield Problem(message, "\n".join(ways) or f"take a smaller model, or GPUs of more than {needed}")
+    changes = ((way.say, _change(job, way)) for way in _list_ways(job))  # the smallest first
+    others = ((say, plan_memory(*changed)) for say, changed in changes if changed)
+    light = (say for say, one in others if one and one.room and one.estimate.weights <= _LIGHT * one.room)
+    ways = "\n".join(islice(light, _MOST_WAYS))
+    yield Problem(message, ways or f"take a smaller model, or GPUs of more than {needed}")
 
 
 def advise_memory(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -192,14 +195,6 @@ class Way:
     train: Mapping[str, Any]
     deepspeed: str | None = None
     processes: int | None = None
-
-
-def find_ways(job: Job) -> list[str]:
-    """Return at most three changes of the recipe, the smallest first, after which weights leave room for the rest."""
-    changes = ((way.say, _change(job, way)) for way in _list_ways(job))
-    planned = ((say, plan_memory(*changed)) for say, changed in changes if changed)
-    light = (say for say, one in planned if one and one.room and one.estimate.weights <= _LIGHT * one.room)
-    return list(islice(light, _MOST_WAYS))
 
 
 def _list_ways(job: Job) -> Iterator[Way]:

@@ -155,9 +155,8 @@ def _find_problems(named: NamedModel) -> Iterator[Problem]:
 
     def find_misfits(config: dict[str, Any]) -> Iterator[Problem]:
         seen = learn_from_config(model, config)
-        if (
-            seen.brings_code and not seen.trust_remote_code
-        ):  # whether it loads without, nobody can try before it is here
+        # whether it loads without its code, nobody can try before it is here
+        if seen.brings_code and not seen.trust_remote_code:
             hint = f"read that code, then {permissions.trust}; or download it (hf download {model.location}), and it is"
             yield Problem(f"{model.location} brings Python code along", f"{hint} tried without that code")
         if problem := named.find_misfit(seen):

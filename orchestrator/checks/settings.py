@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -88,26 +89,20 @@ def advise_examples(_: Job, plan: Plan) -> Iterator[Problem]:
 def _check_attention(job: Job, values: dict[str, str]) -> Iterator[Problem]:
     asked = values.get("attn_impl", "")
     argument = "attn_impl" if asked in _FLASH else "use_flash_attn" if is_on(values, "use_flash_attn") else None
-    if argument is None:
-        return
-    if job.hardware.kind != "cuda":
-        hint = "remove it: PyTorch's own attention (sdpa) is used without it"
-        yield Problem(f"train.{argument}: flash attention needs a GPU, and there is none", hint)
-        return
+    remove = "remove it: PyTorch's own attention (sdpa) is used without it"
     # transformers takes the kernels package instead, where it is installed (_check_and_adjust_attn_implementation)
-    if (asked not in _FLASH or _FLASH[asked]) and not {"flash-attn", "kernels"} & job.versions.keys():
-        hint = (
-            f"{name_pip(job.backend_python)} flash-attn --no-build-isolation   (it needs nvcc), "
-            "or remove it: PyTorch's own attention (sdpa) is used without it"
-        )
+    lacking = _FLASH.get(asked, True) and not {"flash-attn", "kernels"} & job.versions.keys()
+    if argument is not None and job.hardware.kind != "cuda":
+        yield Problem(f"train.{argument}: flash attention needs a GPU, and there is none", remove)
+    elif argument is not None and lacking:
+        hint = f"{name_pip(job.backend_python)} flash-attn --no-build-isolation   (it needs nvcc), or {remove}"
         yield Problem(f"train.{argument} asks for flash-attn, which is not installed", hint)
 
 
 def _check_processes(job: Job) -> Iterator[Problem]:
     if job.hardware.kind != "cuda":
         return
-    asked, there = job.processes(), job.hardware.count
-    chosen = job.chosen_gpus()
+    asked, there, chosen = job.processes(), job.hardware.count, job.chosen_gpus()
     if chosen == ():
         message = "launch.env.CUDA_VISIBLE_DEVICES hides every GPU from a job that is planned for one"
         yield Problem(message, "remove it, or say --hardware cpu")
@@ -146,17 +141,13 @@ def advise_trackers(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001 
             hint = f"{name_pip(job.backend_python)} {row['packages'][0]}"
             yield Problem(f"track: {name} is not installed, and will hear nothing of this run", hint)
         elif row["key"] and not env.get(row["key"]) and env.get(row["mode"] or "", "online") == "online":
-            path, word = row["login"] or ("", "")
-            if not path or word not in _read_login(Path(path)):
+            path, word = row["login"] or (os.devnull, row["key"])
+            login = ""
+            with suppress(OSError, RuntimeError):
+                login = Path(path).expanduser().read_text(encoding="utf-8", errors="replace")
+            if word not in login:
                 kept = f"the run is written to {job.run_dir.name}/track/{name}, and `orch track` sends it later"
                 yield Problem(f"track: {name} has no {row['key']}: {kept}", f"export {row['key']}=… in your shell")
-
-
-def _read_login(path: Path) -> str:
-    try:
-        return path.expanduser().read_text(encoding="utf-8", errors="replace")
-    except (OSError, RuntimeError):
-        return ""
 
 
 def advise_names(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001  (every advice takes both)
@@ -193,11 +184,14 @@ def check_lengths(job: Job, plan: Plan) -> Iterator[Problem]:
         return
     length, names = find_longest(job, plan)
     stretched = "rope_scaling" in read_train_values(plan)  # ms-swift puts it in the place of the config's
-    if job.model.folder is not None and length is not None and not stretched:
-        yield from _check(length, names, load_config(job.model.folder), job.model.name)
-    teacher = job.recipe.teacher
-    if teacher is not None and job.teacher is not None and job.teacher.folder is not None:
-        yield from _check(teacher.max_length, "teacher.max_length", load_config(job.teacher.folder), job.teacher.name)
+    asked = [(job.model, None if stretched else length, names)]
+    if job.teacher is not None and job.recipe.teacher is not None:
+        asked.append((job.teacher, job.recipe.teacher.max_length, "teacher.max_length"))
+    for model, longest, named in asked:
+        positions = find_positions(load_config(model.folder)) if model.folder else None
+        if positions is not None and longest is not None and longest > positions:
+            message = f"{named} is {longest}, and {model.name} reads {positions} tokens at most"
+            yield Problem(message, f"give at most {positions}: longer texts end in an index error, or in noise")
 
 
 def find_longest(job: Job, plan: Plan) -> tuple[int | None, str]:
@@ -214,33 +208,21 @@ def find_positions(config: dict[str, Any]) -> int | None:
     """Return how many tokens a text may have; None where the config sets no end, or stretches it."""
     text = read_text_config(config)
     positions = text.get("max_position_embeddings") or text.get("n_positions")
-    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
-    kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else None
+    rope = text.get("rope_scaling") or text.get("rope_parameters")
+    rope = rope if isinstance(rope, dict) else {}
+    nested = [value for value in rope.values() if isinstance(value, dict)]  # Gemma gives each kind of layer its own
+    kinds = {value.get("rope_type") for value in nested} or {rope.get("rope_type", rope.get("type"))}
     relative = (
         text.get("position_embedding_type") == "alibi"
         or text.get("position_biased_input") is False
         or text.get("model_type") in _RELATIVE_FAMILIES
     )
-    if not isinstance(positions, int) or positions < 1 or relative or not _is_plain(rope, kind):
+    if not isinstance(positions, int) or positions < 1 or relative or kinds - _PLAIN_ROPE:
         return None
     if text.get("model_type") in _OFFSET_FAMILIES:
         padding = text.get("pad_token_id", 1)
         return positions - (padding if isinstance(padding, int) else 1) - 1
     return positions
-
-
-def _is_plain(rope: Any, kind: Any) -> bool:
-    """Tell whether the positions are those of the config; Gemma gives each kind of layer its own rope_parameters."""
-    if isinstance(rope, dict) and any(isinstance(value, dict) for value in rope.values()):
-        return all(value.get("rope_type") in _PLAIN_ROPE for value in rope.values() if isinstance(value, dict))
-    return kind in _PLAIN_ROPE
-
-
-def _check(length: int, names: str, config: dict[str, Any], model: str) -> Iterator[Problem]:
-    positions = find_positions(config)
-    if positions is not None and length > positions:
-        message = f"{names} is {length}, and {model} reads {positions} tokens at most"
-        yield Problem(message, f"give at most {positions}: longer texts end in an index error, or in noise")
 
 
 def check_target_modules(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -278,7 +260,7 @@ def _check_name(argument: str, name: str, allowed: frozenset[str], modules: froz
         message = f"train.{argument}: {name} has no matrix in this model: LoRA cannot adapt it"
         yield Problem(message, f"remove it; layers with one are {_name_layers(allowed)}")
         return
-    near = difflib.get_close_matches(name, sorted(_short_names(allowed)), n=1)
+    near = difflib.get_close_matches(name, _short_names(allowed), n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     yield Problem(
         f"train.{argument}: {name!r} matches no layer of this model, and would be left out in silence",
@@ -305,10 +287,10 @@ def _matches(name: str, modules: frozenset[str]) -> bool:
     return any(module == name or module.endswith(f".{name}") or name.endswith(f".{module}") for module in modules)
 
 
-def _short_names(modules: frozenset[str]) -> set[str]:
-    return {name.rpartition(".")[2] for name in modules} - {""}
+def _short_names(modules: Iterable[str]) -> list[str]:
+    return sorted({name.rpartition(".")[2] for name in modules} - {""})
 
 
 def _name_layers(modules: frozenset[str]) -> str:
-    inner = {name for name in modules if re.search(r"\.\d+\.", name)}
-    return ", ".join(sorted(_short_names(frozenset(inner)) or _short_names(modules)))
+    inner = (name for name in modules if re.search(r"\.\d+\.", name))
+    return ", ".join(_short_names(inner) or _short_names(modules))

@@ -47,7 +47,6 @@ def find_shape_problems(
 ) -> Iterator[Problem]:
     """Yield all that names and shapes show to be wrong; `uses` are what the folder is wanted for."""
     yield from find_name_problems(folder, config, shapes, uses)
-    yield from _find_absent_layers(folder, config, shapes)
     yield from _find_other_sizes(folder, config, shapes)
     yield from _find_absent_heads(folder, config, shapes, uses)
 
@@ -152,21 +151,13 @@ def read_text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return text if isinstance(text, dict) else config
 
 
-def _find_absent_layers(folder: Path, config: Mapping[str, Any], shapes: Shapes) -> Iterator[Problem]:
-    asked, layers = find_layer_count(config), _group_layers(shapes)
-    if asked is None or not layers:
-        return
-    name, longest = max(layers.items(), key=lambda item: len(item[1]))
-    absent = sorted(set(range(asked)) - longest)
-    if absent:
-        message = (
-            f"{folder}: config.json says {asked} layers, and the files hold {len(longest)} (no {name}.{absent[0]})"
-        )
-        yield Problem(f"{message}: {_RANDOM}", _CONFIG)
-
-
 def _find_other_sizes(folder: Path, config: Mapping[str, Any], shapes: Shapes) -> Iterator[Problem]:
-    table = find_embedding(shapes)
+    """Yield that layers are absent, and that the embeddings have another size than config.json says."""
+    asked, table = find_layer_count(config), find_embedding(shapes)
+    name, longest = max(_group_layers(shapes).items(), key=lambda item: len(item[1]), default=("", set[int]()))
+    if longest and (absent := sorted(set(range(asked or 0)) - longest)):
+        found = f"config.json says {asked} layers, and the files hold {len(longest)} (no {name}.{absent[0]})"
+        yield Problem(f"{folder}: {found}: {_RANDOM}", _CONFIG)
     if table is None or "quantization_config" in config:
         return
     width, rows = read_whole(read_text_config(config), *_WIDTHS), read_text_config(config).get("vocab_size")
@@ -182,16 +173,12 @@ def _find_absent_heads(
     folder: Path, config: Mapping[str, Any], shapes: Shapes, uses: Collection[str]
 ) -> Iterator[Problem]:
     names = " ".join(map(str, config.get("architectures") or ()))
-    answers = WORDS in uses
-    if (
-        set(uses) != {VECTORS}
-        and "ForSequenceClassification" in names
-        and not any(_SCORING_HEAD.search(name) for name in shapes)
-    ):
+    scores = set(uses) != {VECTORS} and _CLASSIFIES in names
+    if scores and not any(_SCORING_HEAD.search(name) for name in shapes):
         message = f"{folder}: config.json names {names}, and the files hold no head that scores: its scores are random"
         yield Problem(message, "take the tuned model's own files, or name the base model in architectures")
-    untied = config.get("tie_word_embeddings") is False
-    if answers and untied and "ForCausalLM" in names and not any(_ANSWER_HEAD.search(name) for name in shapes):
+    answers = WORDS in uses and config.get("tie_word_embeddings") is False and "ForCausalLM" in names
+    if answers and not any(_ANSWER_HEAD.search(name) for name in shapes):
         message = f"{folder}: config.json says tie_word_embeddings: false, and the files hold no lm_head: it is random"
         yield Problem(message, "take the model's own config.json; an embedding model's files have no lm_head to answer")
 
@@ -199,9 +186,8 @@ def _find_absent_heads(
 def _group_layers(shapes: Shapes) -> dict[str, set[int]]:
     """Return the numbers of the layers by what stands before them, such as model.layers."""
     found: dict[str, set[int]] = {}
-    for name in shapes:
-        if match := _LAYER.match(name):
-            found.setdefault(match[1], set()).add(int(match[2]))
+    for match in filter(None, map(_LAYER.match, shapes)):
+        found.setdefault(match[1], set()).add(int(match[2]))
     return found
 
 

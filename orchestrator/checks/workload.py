@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.data.request import Outputs, Request
 
 FIRST_ROWS = 2000
-_NEWEST = 50  # runs that are looked at for what this hardware reached
+_NEWEST = 50  # runs that are looked at, by their reports, for what this hardware reached
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,10 @@ def plan_cost(job: Job, plan: Plan, gpu: cost.Gpu | None, runs: Path) -> cost.Co
     """Return what the plan's stages compute. Raises DataError where the data would be refused."""
     name = job.hardware.names[0] if job.hardware.names else ""
     gpu = gpu or (cost.find_gpu(name) if name else None)
-    reached = load_reached(runs, name or job.hardware.kind, "share_of_peak" if gpu else "flops_per_s")
+    device, what = name or job.hardware.kind, "share_of_peak" if gpu else "flops_per_s"
+    reports = sorted(filter(Path.is_file, runs.glob("*/report.json")), key=lambda path: path.stat().st_mtime)[-_NEWEST:]
+    earlier = ((find_object(path) or {}).get("cost") or {} for path in reports)
+    reached = [one[what] for one in earlier if one.get("device") == device and isinstance(one.get(what), float)]
     efficiency = cost.expect_efficiency(reached)
     if efficiency is None and gpu:
         efficiency = cost.Efficiency(*cost.PUBLISHED, "published for large trainings; no earlier run here")
@@ -115,13 +118,6 @@ def plan_cost(job: Job, plan: Plan, gpu: cost.Gpu | None, runs: Path) -> cost.Co
     if not efficiency:
         gaps = [*gaps, "hours: no peak rate is known of this hardware, and no earlier run here; name a GPU with --gpu"]
     return cost.Cost(tuple(works), reader.describe(), gpu, efficiency, tuple(gaps))
-
-
-def load_reached(runs: Path, device: str, what: str) -> list[float]:
-    """Return what the trainings of earlier runs on a device reached, by their reports, the newest 50 at most."""
-    reports = sorted(filter(Path.is_file, runs.glob("*/report.json")), key=lambda path: path.stat().st_mtime)[-_NEWEST:]
-    found = ((find_object(path) or {}).get("cost") or {} for path in reports)
-    return [float(one[what]) for one in found if one.get("device") == device and isinstance(one.get(what), float)]
 
 
 class _Reader:

@@ -18,7 +18,7 @@ EXACT_LIMIT = 2_000  # distinct label orders of one query up to which every one 
 RANDOM_ORDERS = 500  # seeded random orders measured where there are more
 FINEST = 1000  # grades a unit; trec_eval keeps one count a grade
 _SAME = 1e-9  # labels were divided by a range: 2 / 3 is meant by every float this close to it
-_BATCH_DOCUMENTS = 200_000  # per call of ir_measures: bounds its memory
+_BATCH_DOCUMENTS = 200_000  # about so many per call of ir_measures: bounds its memory
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,11 @@ def _measure_orders(
 
     names = {ir_measures.parse_measure(metric.ir_measures_name(grades.relevant)): metric.name for metric in metrics}
     measured: dict[tuple[LabelOrder, str], float] = {}
-    for batch in _batches(sorted(orders, key=lambda order: (order.ranked, order.unranked))):
+    ordered = sorted(orders, key=lambda order: (order.ranked, order.unranked))
+    documents = itertools.accumulate(len(order.ranked) + len(order.unranked) for order in ordered)
+    numbered = zip((total // _BATCH_DOCUMENTS for total in documents), ordered, strict=True)
+    for _, group in itertools.groupby(numbered, key=lambda item: item[0]):
+        batch = [order for _, order in group]
         qrels = {
             str(number): {str(rank): grades.grade(label) for rank, label in enumerate((*order.ranked, *order.unranked))}
             for number, order in enumerate(batch)
@@ -156,11 +160,3 @@ def _measure_orders(
         for value in ir_measures.iter_calc(list(names), qrels, run):
             measured[batch[int(value.query_id)], names[value.measure]] = float(value.value)
     return measured
-
-
-def _batches(orders: Sequence[LabelOrder]) -> Iterator[list[LabelOrder]]:
-    """Yield the orders in lists of about `_BATCH_DOCUMENTS` documents."""
-    documents = itertools.accumulate(len(order.ranked) + len(order.unranked) for order in orders)
-    numbered = zip((total // _BATCH_DOCUMENTS for total in documents), orders, strict=True)
-    for _, batch in itertools.groupby(numbered, key=lambda item: item[0]):
-        yield [order for _, order in batch]

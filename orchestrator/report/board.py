@@ -155,12 +155,10 @@ def _read_report(report: Mapping[str, Any]) -> dict[str, Any]:
     for row in compared:
         if row["baseline"] == compared[0]["baseline"]:
             measures[row["metric"]] = {key: row[key] for key in _MEASURE}
-    units = measured.get("units", measured.get("queries"))  # the first version counted queries only
     evaluation = {
-        "units": units,
-        "unit": report.get("unit", "query"),
-        "hash": str(measured.get("sha256"))[:_HASH_SHOWN],
-    }
+        "units": measured.get("units", measured.get("queries")),  # the first version counted queries only
+        "unit": report.get("unit", "query"), "hash": str(measured.get("sha256"))[:_HASH_SHOWN],
+    }  # fmt: skip
     return {
         "headline": metrics["headline"], "verdict": report["verdict"], "gate": report["gate"]["passed"],
         "measures": measures, "eval": evaluation if measured else None,

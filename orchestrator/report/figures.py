@@ -145,22 +145,18 @@ def build_label_figure(stats: Mapping[str, Any]) -> dict[str, Any] | None:
      "panels": [{"left", "right", "title", "bars": [{"x", "y", "width", "height", "middle": x of its texts,
                  "label", "count", "relevant": bool, "title": what pointing at it shows}]}]}
     """
-    sides = {}
+    panels: list[dict[str, Any]] = []
+    width = (LABELS_WIDTH - _LABELS_GAP) / 2
     for side, title in (("train", "Training"), ("eval", "Evaluation")):
         labels = (stats.get(side) or {}).get("labels") or {}
         if rows := labels.get("counts") or labels.get("bins"):
-            sides[title] = [(row.get("label", row.get("from")), row["count"]) for row in rows]
-    if not sides:
-        return None
-    width = (LABELS_WIDTH - _LABELS_GAP) / 2
-    panels = []
-    for place, (title, counts) in enumerate(sides.items()):
-        left, total = place * (width + _LABELS_GAP), sum(count for _, count in counts)
-        bars = _lay_out_labels(counts, left, width, total)
-        heading = f"{title}: {total:,} labelled documents"
-        panels.append({"left": left, "right": left + width, "title": heading, "bars": bars})
+            counts = [(row.get("label", row.get("from")), row["count"]) for row in rows]
+            left, total = len(panels) * (width + _LABELS_GAP), sum(count for _, count in counts)
+            bars = _lay_out_labels(counts, left, width, total)
+            heading = f"{title}: {total:,} labelled documents"
+            panels.append({"left": left, "right": left + width, "title": heading, "bars": bars})
     base = _LABELS_HEIGHT - _LABELS_BOTTOM
-    return {"width": LABELS_WIDTH, "height": _LABELS_HEIGHT, "base": base, "panels": panels}
+    return {"width": LABELS_WIDTH, "height": _LABELS_HEIGHT, "base": base, "panels": panels} if panels else None
 
 
 def _lay_out_labels(counts: Sequence[tuple[float, int]], left: float, width: float, total: int) -> list[dict[str, Any]]:
@@ -213,8 +209,13 @@ def draw_loss_curve(log: TrainingLog) -> bytes | None:
         _draw_loss(panels[0][0], losses, evaluations, log.best_step)
         if rates:
             _draw_rate(panels[1][0], rates)
-        for (panel,) in panels:
-            _bare(panel)
+        for (panel,) in panels:  # no frame, hairlines only
+            for side in ("top", "right", "left"):
+                panel.spines[side].set_visible(False)
+            panel.spines["bottom"].set_color(_LINE)
+            panel.tick_params(length=0, labelcolor=_MUTED)
+            panel.grid(axis="y", color=_LINE, linewidth=0.8)
+            panel.set_axisbelow(True)
         last = panels[-1][0]
         last.set_xlabel("optimizer step", color=_MUTED, loc="right")
         last.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
@@ -230,10 +231,10 @@ def _draw_loss(
 ) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    steps, values = [step for step, _ in losses], [loss for _, loss in losses]
+    steps, values = zip(*losses, strict=True)
     shown = smoothed(values)
     title = "Training loss"
-    if shown != values:
+    if shown != [*values]:
         panel.plot(steps, values, color=_ACCENT, alpha=0.28, linewidth=0.9)
         title += "  (bold: moving average)"
     panel.plot(steps, shown, color=_ACCENT, linewidth=1.8, marker="o" if len(values) == 1 else None)
@@ -256,7 +257,7 @@ def _draw_evaluations(
     panel: Any, evaluations: Sequence[tuple[int, float]], best_step: int | None, beside: float
 ) -> None:
     """Draw the validation loss as dots on a line; the best checkpoint's is a ring with its step."""
-    steps, values = [step for step, _ in evaluations], [loss for _, loss in evaluations]
+    steps, values = zip(*evaluations, strict=True)
     panel.plot(steps, values, color=_OTHER, linewidth=1.5, marker="o", markersize=3.5, clip_on=False)
     panel.annotate(f"{values[-1]:.3f}", (steps[-1], values[-1]), xytext=(7, beside), textcoords="offset points",
                    va="center", color=_OTHER, weight="bold", annotation_clip=False)  # fmt: skip
@@ -275,12 +276,3 @@ def _draw_rate(panel: Any, rates: Sequence[tuple[int, float]]) -> None:
     peak = max(rate for _, rate in rates)
     panel.set_yticks([0, peak] if peak > 0 else [0])
     panel.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}".replace("e-0", "e-"))
-
-
-def _bare(panel: Any) -> None:
-    for side in ("top", "right", "left"):
-        panel.spines[side].set_visible(False)
-    panel.spines["bottom"].set_color(_LINE)
-    panel.tick_params(length=0, labelcolor=_MUTED)
-    panel.grid(axis="y", color=_LINE, linewidth=0.8)
-    panel.set_axisbelow(True)

@@ -158,11 +158,9 @@ def write_results(readme: Path, metrics: Mapping[str, Any]) -> bool:
         return False
     text = readme.read_text(encoding="utf-8")
     before, marker, rest = text.partition(_CARD_OPENING)
-    if not marker:
-        return False
     _, closing, after = rest.partition(_CARD_CLOSING)
     card = f"{before}{_CARD_OPENING}\n{_build_results(metrics)}\n{_CARD_CLOSING}{after if closing else rest}"
-    if card == text:
+    if not marker or card == text:
         return False
     write_text(readme, card)
     return True
@@ -249,10 +247,8 @@ def build_told(record: RunRecord, summary: Mapping[str, Any], *, report: bool) -
         numbers |= {f"{name}/{row['metric']}": row[key] for key, name in _TOLD.items()}
     spec = record.run.model / "scoring.json"
     config = {"recipe": plan.name, "task": plan.task, "backend": plan.backend, "smoke": plan.smoke}
-    config |= {
-        "model": plan.recipe["model"].get("path") or plan.recipe["model"].get("package"),
-        "loss": loss.get("type"),
-    }
+    model = plan.recipe["model"]
+    config |= {"model": model.get("path") or model.get("package"), "loss": loss.get("type")}
     config |= {f"train.{name}": value for name, value in read_train_values(plan).items()}
     config |= {f"versions.{name}": version for name, version in summary["versions"].items()}
     return {
@@ -327,9 +323,8 @@ def _build_export_card(found: Mapping[str, Any]) -> str:
     source, (heads, row) = found["source"], wording.describe_exports([found])
     base = Path(str(source.get("base_model") or source["model"])).name
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    table = "\n".join(
-        f"| {escape_markdown(head)} | {escape_markdown(cell)} |" for head, cell in zip(heads, row, strict=True)
-    )
+    cells = zip(map(escape_markdown, heads), map(escape_markdown, row), strict=True)
+    table = "\n".join(f"| {head} | {cell} |" for head, cell in cells)
     gate = "".join(f"\n- {escape_markdown(rule['sentence'])}" for rule in found["gate"]["rules"])
     return (
         f"# {escape_markdown(base)} as {found['form']}\n\nExported from {escape_markdown(source['model'])} "

@@ -163,12 +163,10 @@ def headline_parts(metrics: Mapping[str, Any]) -> tuple[str, str]:
     if comparison is None:
         return _explain_not_compared(metrics, metric, name)
     before, after = figure(comparison["before"]), figure(comparison["after"])
-    up, down = ("rose", "fell") if higher_is_better(metric) else ("fell", "rose")
-    statement = {
-        BETTER: f"{name} {up} from {before} to {after}",
-        WORSE: f"{name} {down} from {before} to {after}",
-        NO_DIFFERENCE: f"{name} shows no measurable difference, {before} before and {after} after",
-    }[comparison["verdict"]]
+    rose = (comparison["verdict"] == BETTER) == higher_is_better(metric)
+    statement = f"{name} {'rose' if rose else 'fell'} from {before} to {after}"
+    if comparison["verdict"] == NO_DIFFERENCE:
+        statement = f"{name} shows no measurable difference, {before} before and {after} after"
     found = (
         f"{signed(comparison['difference'])} {interval(comparison['low'], comparison['high'])}, "
         f"{p_value(comparison['p'])}, {counted(comparison['units'], metrics['unit'])}"
