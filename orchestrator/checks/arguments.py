@@ -13,18 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.arguments import (
-    Argument,
-    coerce,
-    describe_versions,
-    find_modules,
-    find_set,
-    is_exact,
-    load_arguments,
-    parse_argument,
-    read_snapshot,
-    version_sets,
-)
+from orchestrator.backends import arguments as snapshots
+from orchestrator.backends.arguments import Argument, describe_versions, load_arguments
 from orchestrator.backends.protocol import Job
 from orchestrator.errors import Problem
 from orchestrator.machine.files import write_json
@@ -43,7 +33,7 @@ Accepted = tuple[Mapping[str, Argument], str]  # the arguments that a backend ta
 
 def check_arguments(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield every argument of a native command that the installed backend refuses, misreads or lacks."""
-    modules = find_modules((*job.backend.snapshots, *job.backend.command_snapshots))
+    modules = snapshots.find_modules((*job.backend.snapshots, *job.backend.command_snapshots))
     for stage in plan.stages:
         if (found := find_command(stage, modules)) is not None:
             module, words = found
@@ -84,7 +74,7 @@ def _check_values(given: Mapping[str, Any], known: Mapping[str, Argument]) -> It
     for name, value in given.items():
         if name not in known:
             yield describe_unknown(name, known)
-        elif isinstance(problem := coerce(known[name], value), Problem):
+        elif isinstance(problem := snapshots.coerce(known[name], value), Problem):
             yield replace(problem, name=name)
 
 
@@ -93,10 +83,10 @@ def _ask_backend(job: Job, module: str, name: str) -> Accepted | None:
 
     None where it is not installed, which is for another check to say.
     """
-    if any(package not in job.versions for package in read_snapshot(name)["deciding"]):
+    if any(package not in job.versions for package in snapshots.read_snapshot(name)["deciding"]):
         return None
-    nearest = find_set(name, job.versions)
-    if is_exact(name, nearest, job.versions):
+    nearest = snapshots.find_set(name, job.versions)
+    if snapshots.is_exact(name, nearest, job.versions):
         return load_arguments(name, job.versions), describe_versions(name, job.versions)
     if (read := _read_cached(job, module)) is not None:
         return read, describe_versions(name, job.versions)
@@ -127,7 +117,7 @@ def _parse(text: str | bytes, module: str) -> dict[str, Argument] | None:
         raw = json.loads(text)
         if raw["module"] != module:
             return None
-        return {item["name"]: parse_argument(item) for item in raw["arguments"]}
+        return {item["name"]: snapshots.parse_argument(item) for item in raw["arguments"]}
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -136,7 +126,7 @@ def _explain(problem: Problem, stage: Stage, plan: Plan, snapshot: str, accepted
     name, (arguments, whose) = problem.name or "", accepted
     elsewhere = (  # the newest version that has it is named
         f"{describe_versions(snapshot, one.versions)} has it"
-        for one in version_sets(snapshot)
+        for one in snapshots.version_sets(snapshot)
         if name not in arguments and name in load_arguments(snapshot, one.versions)
     )
     hints = [hint for hint in (problem.hint, _find_origin(name, stage, plan), next(elsewhere, None)) if hint]

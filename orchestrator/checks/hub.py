@@ -16,15 +16,9 @@ from orchestrator.backends.protocol import Job
 from orchestrator.checks.machine import find_existing
 from orchestrator.checks.memory import show_gib
 from orchestrator.errors import Problem
+from orchestrator.machine import places
 from orchestrator.machine.json_files import DamagedJsonError, parse_json
-from orchestrator.machine.places import (
-    find_endpoint,
-    find_hub_cache,
-    find_modelscope_cache,
-    find_token,
-    is_offline,
-    is_web_address,
-)
+from orchestrator.machine.places import find_endpoint, is_offline, is_web_address
 from orchestrator.plan.measuring import find_teacher_spec
 from orchestrator.recipe.plan import Plan
 from orchestrator.recipe.schema import ModelRef
@@ -93,7 +87,7 @@ def find_hub_problems(
     endpoint = find_endpoint(env, os.environ, hub=row).rstrip("/")
     if not is_web_address(endpoint):
         return [Problem(f"{row['endpoints'][0]} is no web address: {endpoint}", "it begins with https://")]
-    token = find_token() if name.hub == "hf" else os.environ.get(row["tokens"][0])
+    token = places.find_token() if name.hub == "hf" else os.environ.get(row["tokens"][0])
     asked = {"endpoint": endpoint, "id": name.id, "revision": quote(name.revision or row["branch"], safe="")}
     answer = ask(row["file"].format(file="config.json", **asked), token=token)
     if isinstance(answer, int):
@@ -130,7 +124,7 @@ def _find_file_problems(name: HubName, files: Mapping[str, int], allow: str | No
     if files and not weights and allow is not None:
         message = f"{name} has no safetensors on the hub: loading a pickle runs code that it brings along"
         yield Problem(message, f"take a model with safetensors, or {allow}")
-    cache = find_existing(find_hub_cache() if name.hub == "hf" else find_modelscope_cache())
+    cache = find_existing(places.find_hub_cache() if name.hub == "hf" else places.find_modelscope_cache())
     size, free = sum(weights.values()), shutil.disk_usage(cache).free
     if size > free:
         hint = f"free some, or set {'HF_HOME' if name.hub == 'hf' else 'MODELSCOPE_CACHE'} to a folder on another disk"

@@ -13,19 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.errors import DataError
+from orchestrator.evaluation import paired
 from orchestrator.evaluation.measures import Metric
-from orchestrator.evaluation.paired import (
-    CONFIDENCE,
-    RESAMPLES,
-    ROUNDING,
-    Array,
-    Columns,
-    Comparison,
-    Paired,
-    compare,
-    pair_columns,
-    summarise,
-)
+from orchestrator.evaluation.paired import CONFIDENCE, RESAMPLES, ROUNDING, Array, Columns, Comparison, Paired
 
 POWER = 0.8
 SMALL_GAIN = 0.01  # of a measure from 0 to 1: what papers and release notes call an improvement
@@ -51,7 +41,7 @@ def pair_systems(
         return {name: [values[row] for row in shared] for name, values in columns.items()}
 
     first = part(reference)
-    pairs = [[pair_columns(metric, first, part(training)) for training in system] for system in systems]
+    pairs = [[paired.pair_columns(metric, first, part(training)) for training in system] for system in systems]
     found = [[pair for pair in system if pair is not None] for system in pairs]
     if not shared:
         raise DataError(f"{metric.display}: no row has a value of every system", hint="compare another metric")
@@ -72,8 +62,8 @@ def compare_trainings(
     import numpy as np
 
     if len(trainings) == 1:
-        return compare(trainings[0], higher_is_better=higher_is_better, seed=seed)
-    whole = summarise(trainings, higher_is_better=higher_is_better)
+        return paired.compare(trainings[0], higher_is_better=higher_is_better, seed=seed)
+    whole = paired.summarise(trainings, higher_is_better=higher_is_better)
     draws = _draw([trainings], seed, resamples)[:, 0]
     tail = (1 - CONFIDENCE) / 2
     low, high = (float(bound) for bound in np.quantile(draws, (tail, 1 - tail))) if whole.units > 1 else (None, None)
@@ -95,7 +85,7 @@ def compare_many(
     """
     import numpy as np
 
-    found = [summarise(trainings, higher_is_better=higher_is_better) for trainings in systems]
+    found = [paired.summarise(trainings, higher_is_better=higher_is_better) for trainings in systems]
     if len(systems) == 1:
         return [compare_trainings(systems[0], higher_is_better=higher_is_better, seed=seed, resamples=resamples)]
     draws = _draw(systems, seed, resamples)
@@ -169,7 +159,7 @@ def find_not_worse(
     if len(systems) == 1:
         return ()
     draws = _draw(systems, seed, resamples)
-    differences = np.array([summarise(trainings, higher_is_better=True).difference for trainings in systems])
+    differences = np.array([paired.summarise(trainings, higher_is_better=True).difference for trainings in systems])
     largest = np.zeros(len(draws))
     errors = np.zeros((len(systems), len(systems)))
     for place in range(len(systems) - 1):
@@ -226,7 +216,7 @@ def find_power(metric: Metric, before: Columns, after: Columns | None = None) ->
 
     if metric.statistic != "mean":
         return None
-    pair = pair_columns(metric, before, after if after is not None else before)
+    pair = paired.pair_columns(metric, before, after if after is not None else before)
     if pair is None or len(pair.gains) < 2:  # noqa: PLR2004
         return None
     if after is None:

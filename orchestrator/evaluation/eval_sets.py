@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RunFolderError, StageFailedError
-from orchestrator.evaluation.eval_rows import (
-    ChatRow,
-    ChatScore,
-    Document,
-    Group,
-    Pair,
-    load_row_scores,
-    load_scores,
-    parse_chat,
-    parse_chat_score,
-    parse_group,
-    parse_pair,
-    read_lines,
-    read_rows,
-)
+from orchestrator.evaluation import eval_rows
+from orchestrator.evaluation.eval_rows import ChatRow, ChatScore, Document, Group, Pair, load_row_scores, read_rows
 from orchestrator.evaluation.measures import CHAT, GROUP, PAIR, RETRIEVAL, Metric, require_metric
 from orchestrator.evaluation.paired import Columns, correlation, pair_errors, perplexity
 from orchestrator.evaluation.ranking import RANDOM_ORDERS, measure_rankings
@@ -92,7 +79,7 @@ class RankingEval:
     def load_scores(self, path: Path) -> Mapping[str, Any]:
         """Return {qid: {docid: score}}. Raises RunFolderError for a document that the query does not have."""
         known = {group.qid: self.corpus or {document.docid for document in group.documents} for group in self.groups}
-        return load_scores(path, ("qid", "docid"), known, _parse_score, "score")
+        return eval_rows.load_scores(path, ("qid", "docid"), known, _parse_score, "score")
 
     def pool(self, scores: Scores) -> tuple[Group, ...]:
         """Return the queries with the documents that are ranked: their candidates, or all that any system retrieved.
@@ -185,7 +172,7 @@ class ChatEval:
 
     def load_scores(self, path: Path) -> Mapping[str, Any]:
         """Return {row: score}. Raises RunFolderError for an unknown, repeated or missing row."""
-        return load_row_scores(path, "id", [row.row for row in self.rows], parse_chat_score, "chat row")
+        return load_row_scores(path, "id", [row.row for row in self.rows], eval_rows.parse_chat_score, "chat row")
 
     def measure(self, scores: Scores, metrics: Sequence[str], *, seed: int) -> dict[str, Measured]:  # noqa: ARG002
         """Measure {system id: its scores}.
@@ -281,7 +268,11 @@ def load_eval(path: Path) -> EvalSet | None:
 
     Raises RunFolderError for rows of no known kind, for damaged and repeated ones, and for a corpus that is missing.
     """
-    first = next(iter(read_lines(path)), None) if path.is_file() else None
+
+    def load_rows(key: str, what: str, parse: Callable[[Any], eval_rows.T]) -> tuple[eval_rows.T, ...]:
+        return tuple(row for _, _, row in read_rows(path, key, what, parse))
+
+    first = next(iter(eval_rows.read_lines(path)), None) if path.is_file() else None
     if first is None:
         return None
     where, row = first
@@ -289,11 +280,11 @@ def load_eval(path: Path) -> EvalSet | None:
     if "relevant" in keys:
         return _load_retrieval(path, path.with_name(CORPUS))
     if "text1" in keys:
-        return PairEval(tuple(pair for _, _, pair in read_rows(path, "pid", "scored pair", parse_pair)))
+        return PairEval(load_rows("pid", "scored pair", eval_rows.parse_pair))
     if "messages" in keys:
-        return ChatEval(tuple(chat for _, _, chat in read_rows(path, "id", "chat row", parse_chat)))
+        return ChatEval(load_rows("id", "chat row", eval_rows.parse_chat))
     if "documents" in keys:
-        return RankingEval(tuple(group for _, _, group in read_rows(path, "qid", "ranking group", parse_group)))
+        return RankingEval(load_rows("qid", "ranking group", eval_rows.parse_group))
     raise RunFolderError(
         "not a row of an evaluation set: it has none of documents, relevant, text1, messages",
         hint="eval.jsonl is written by the prepare stage: remove that stage's result.json and run orch resume",

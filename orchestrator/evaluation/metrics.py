@@ -13,18 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import OrchError, RecipeError, RunFolderError, Where
+from orchestrator.evaluation import measures
 from orchestrator.evaluation.choice import find_power
 from orchestrator.evaluation.eval_sets import GOLD, EvalSet, Measured, describe_eval, load_eval
-from orchestrator.evaluation.measures import (
-    CHAT,
-    SOURCE,
-    UNITS,
-    check_metrics,
-    decide_gate,
-    default_metrics,
-    guess_kind,
-    require_metric,
-)
+from orchestrator.evaluation.measures import CHAT, SOURCE, UNITS, check_metrics, default_metrics, require_metric
 from orchestrator.evaluation.paired import NOT_COMPARED, compare, pair_columns
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.rundir import RunDir
@@ -124,7 +116,7 @@ def build_metrics(run: RunDir, plan: Plan, scored: Scored | None = None) -> dict
     """
     scored = load_scored(run, plan) if scored is None else scored
     asked, gate = plan.recipe.get("evaluate") or {}, plan.recipe.get("gate") or {}
-    kind = scored.evaluation.kind if scored.evaluation else guess_kind(asked.get("metrics") or ())
+    kind = scored.evaluation.kind if scored.evaluation else measures.guess_kind(asked.get("metrics") or ())
     names = list(dict.fromkeys((*(asked.get("metrics") or default_metrics(kind)), *gate)))
     if problems := check_metrics(names, kind):
         raise RecipeError.from_problems(problems)
@@ -141,7 +133,7 @@ def build_metrics(run: RunDir, plan: Plan, scored: Scored | None = None) -> dict
         for row in compare_measured(system.measured, after.measured, names, seed)
     ]
     guards = [_measure_guard(run, plan, name, guard, seed) for name, guard in (asked.get("guard") or {}).items()]
-    decided = decide_gate(
+    decided = measures.decide_gate(
         gate, tuned.measured.means if tuned else None, reference.measured.means if reference else None
     )
     rules = [*decided["rules"], *(rule for entry, _ in guards for rule in entry["gate"]["rules"])]
@@ -219,7 +211,7 @@ def _measure_guard(
     path = run.guard(name) / run.eval_jsonl.name
     evaluation = load_eval(path)
     gate, asked = guard.get("gate") or {}, (plan.recipe.get("evaluate") or {}).get("metrics") or ()
-    kind = evaluation.kind if evaluation else guess_kind((*gate, *asked))
+    kind = evaluation.kind if evaluation else measures.guess_kind((*gate, *asked))
     fitting = [metric for metric in asked if not check_metrics([metric], kind)]
     names = list(dict.fromkeys((*(fitting or default_metrics(kind)), *gate)))
     if problems := check_metrics(names, kind):
@@ -233,12 +225,13 @@ def _measure_guard(
     before, after = measured.get(BEFORE), measured.get(AFTER)
     compared = compare_measured(before, after, names, seed) if before and after else ()
     comparisons = [{"baseline": BEFORE, **row} for row in compared]
-    decided = decide_gate(gate, after.means if after else None, before.means if before else None, of=f"guard {name}")
+    means = {side: dict(measured[side].means) if side in measured else None for side in _SIDES}
+    decided = measures.decide_gate(gate, means[AFTER], means[BEFORE], of=f"guard {name}")
     entry = {
         "name": name,
         **describe_kind(kind, names),
         "eval": describe_eval(path, evaluation, run.root) if evaluation else None,
-        "means": {side: dict(measured[side].means) if side in measured else None for side in _SIDES},
+        "means": means,
         "comparisons": comparisons,
         "verdict": judge(comparisons, names[0], BEFORE),
         "gate": {**decided, "rules": [{**rule, "guard": name} for rule in decided["rules"]]},
@@ -276,7 +269,7 @@ def judge_export(
         "means": {name: dict(one.means) for name, one in measured.items()},
         "comparisons": comparisons,
         "verdict": judge(comparisons, names[0], SOURCE),
-        "gate": decide_gate(gate, after.means, before.means, against=SOURCE),
+        "gate": measures.decide_gate(gate, after.means, before.means, against=SOURCE),
         "changes": _count_changes(evaluation.kind, source, export),
     }
 

@@ -12,15 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RunFolderError, StageFailedError, Where
-from orchestrator.evaluation.choice import (
-    FEWEST_TO_SPLIT,
-    choose_best,
-    compare_many,
-    compare_trainings,
-    find_not_worse,
-    pair_systems,
-    split_rows,
-)
+from orchestrator.evaluation import choice
 from orchestrator.evaluation.eval_sets import GOLD, Measured
 from orchestrator.evaluation.measures import GROUP, UNITS, Metric, decide_gate, display_name, require_metric
 from orchestrator.evaluation.metrics import METRICS_VERSION, SEED, TUNED, compare_measured, scoring_stages
@@ -81,8 +73,8 @@ def compare_runs(first: RunDir, *others: RunDir) -> dict[str, Any]:
         return {**result, "second": str(others[0].root), "verdict": verdict, "comparisons": comparisons}
     comparisons = []
     for metric in map(require_metric, shared):
-        pairs = pair_systems(metric, before.columns, [[side.columns] for side in after])
-        found = compare_many(pairs, higher_is_better=metric.higher_is_better, seed=SEED)
+        pairs = choice.pair_systems(metric, before.columns, [[side.columns] for side in after])
+        found = choice.compare_many(pairs, higher_is_better=metric.higher_is_better, seed=SEED)
         for run, comparison in zip(others, found, strict=True):
             row = {"metric": metric.name, **asdict(comparison), "verdict": comparison.verdict}
             comparisons.append({"run": str(run.root), **row})
@@ -96,10 +88,10 @@ def compare_runs(first: RunDir, *others: RunDir) -> dict[str, Any]:
 
 def _find_best(metric: Metric, sides: Sequence[Measured], runs: Sequence[RunDir]) -> dict[str, Any]:
     """Return which run is best by a metric, and which of the others the rows cannot tell from it."""
-    pairs = pair_systems(metric, sides[0].columns, [[side.columns] for side in sides])
+    pairs = choice.pair_systems(metric, sides[0].columns, [[side.columns] for side in sides])
     way = 1 if metric.higher_is_better else -1
     best = max(range(len(pairs)), key=lambda place: way * pairs[place][0].after)
-    not_worse = [str(runs[place].root) for place in find_not_worse(pairs, best, SEED)]
+    not_worse = [str(runs[place].root) for place in choice.find_not_worse(pairs, best, SEED)]
     return {"metric": metric.name, "run": str(runs[best].root), "not_worse": not_worse}
 
 
@@ -248,20 +240,20 @@ def choose_setting(settings: Sequence[Sequence[RunDir]]) -> dict[str, Any] | Non
         reference = _measured(one, order, baseline).columns
         systems = [[_measured(loaded[run.root], order).columns for run in runs] for runs in settings]
         metric = require_metric(one["headline"]["metric"])
-        split = len(settings) > 1 and len(order) >= FEWEST_TO_SPLIT
-        choice = choose_best(metric, reference, systems, split=split, seed=SEED)
-        rows = split_rows(len(order), SEED)[1] if split else None
-        result = choice.result
+        split = len(settings) > 1 and len(order) >= choice.FEWEST_TO_SPLIT
+        chosen = choice.choose_best(metric, reference, systems, split=split, seed=SEED)
+        rows = choice.split_rows(len(order), SEED)[1] if split else None
+        result = chosen.result
         return {
             "rule": "confirmed" if split else "corrected",
             "chosen_from": len(settings),
             "units": result.units,
-            "best": choice.best,
+            "best": chosen.best,
             **{key: getattr(result, key) for key in ("before", "after", "difference", "p")},
             "interval": None if result.low is None else [result.low, result.high],
             "verdict": _CHOSEN[result.verdict],
-            "not_worse": list(choice.not_worse),
-            "gate": _hold_gate(reference, systems[choice.best], rows, settings[choice.best]),
+            "not_worse": list(chosen.not_worse),
+            "gate": _hold_gate(reference, systems[chosen.best], rows, settings[chosen.best]),
         }
 
 
@@ -315,9 +307,8 @@ def _hold_gate(
     after: dict[str, float | None] = {}
     before: dict[str, float | None] = {}
     for metric in map(require_metric, gate):
-        found = compare_trainings(
-            pair_systems(metric, reference, [trainings], rows)[0], higher_is_better=metric.higher_is_better, seed=SEED
-        )
+        (pairs,) = choice.pair_systems(metric, reference, [trainings], rows)
+        found = choice.compare_trainings(pairs, higher_is_better=metric.higher_is_better, seed=SEED)
         before[metric.name], after[metric.name] = found.before, found.after
     decided = decide_gate(gate, after, before)
     reports = [load_run_object(run.report_json) for run in runs]

@@ -57,7 +57,7 @@ def test_the_gate_is_held_against_the_confirmed_number(sweep, tmp_path):
 
 
 def test_a_small_set_is_corrected_and_not_halved(sweep, tmp_path, monkeypatch):
-    monkeypatch.setattr("orchestrator.report.compare_runs.FEWEST_TO_SPLIT", 61)
+    monkeypatch.setattr("orchestrator.evaluation.choice.FEWEST_TO_SPLIT", 61)
     chosen = sweep.choice = choose_trial(tmp_path, sweep)
     assert (chosen["rule"], chosen["units"]) == ("corrected", 60)
     assert "too few to choose on one half" in "\n".join(format_sweep(sweep))
