@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
@@ -15,13 +16,13 @@ from orchestrator.backends.models import HUBS, BaseModel, HubName, learn_from_co
 from orchestrator.backends.protocol import Job
 from orchestrator.checks.machine import find_existing
 from orchestrator.checks.memory import show_gib
+from orchestrator.checks.model_files import list_models
 from orchestrator.errors import Problem
 from orchestrator.machine import places
 from orchestrator.machine.json_files import DamagedJsonError, parse_json
 from orchestrator.machine.places import find_endpoint, is_offline, is_web_address
 from orchestrator.plan.measuring import find_teacher_spec
 from orchestrator.recipe.plan import Plan
-from orchestrator.recipe.schema import ModelRef
 
 if TYPE_CHECKING:  # they take longer to import than all of this room
     from http.client import HTTPResponse
@@ -45,7 +46,7 @@ def check_hub(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
         spec = find_teacher_spec(seen)
         return [spec] if isinstance(spec, Problem) else []
 
-    for key, model, said in _list_downloads(job):
+    for key, model, said in list_models(job, local=False):
         check = check_model if key == "model" else check_teacher
         row = HUBS[model.fetched.hub if model.fetched else "hf"]
         way = f"give a folder as {key}, set {row['endpoints'][0]} to a mirror{row['mirror']}, or try --smoke"
@@ -57,19 +58,11 @@ def advise_offline(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield what a run would have to fetch, where the environment forbids to ask a hub; no hub is asked here."""
     if not is_offline(job.recipe.launch.env) and not is_offline(os.environ):
         return
-    names = [model.location for _, model, _ in _list_downloads(job)]
+    names = [model.location for _, model, _ in list_models(job, local=False)]
     names += [stage.title.removeprefix("Fetch ") for stage in plan.stages if stage.kind == "fetch"]
+    hint = "it works where an earlier fetch left it in the cache; else unset the variable, or name a folder or a file"
     for name in dict.fromkeys(names):
-        message = f"HF_HUB_OFFLINE is set, and the run has to fetch {name}"
-        yield Problem(message, "it works where an earlier fetch left it in the cache; else unset the variable, or name "
-                      "a folder or a file")  # fmt: skip
-
-
-def _list_downloads(job: Job) -> Iterator[tuple[str, BaseModel, ModelRef]]:
-    """Yield the key, the model and what the recipe says of each model that is not on this machine."""
-    for key, model, said in (("model", job.model, job.recipe.model), ("teacher", job.teacher, job.recipe.teacher)):
-        if model is not None and said is not None and not model.is_local and not job.smoke:
-            yield key, model, said
+        yield Problem(f"HF_HUB_OFFLINE is set, and the run has to fetch {name}", hint)
 
 
 def find_hub_problems(
@@ -95,23 +88,23 @@ def find_hub_problems(
     if isinstance(answer, Exception):
         reason = getattr(answer, "reason", answer)
         return [Problem(f"{name} is not on this machine, and {endpoint} cannot be reached: {reason}", otherwise)]
-    try:
-        config = parse_json(answer, constants=True)
-    except DamagedJsonError:
-        return []  # such as a page in front of the hub
-    if not isinstance(config, dict):
+    if (config := _parse_object(answer, constants=True)) is None:
         return []
     files = _list_files(ask(row["listing"].format(**asked), token=token))
     return [*check(config), *_find_file_problems(name, files, allow)]
 
 
+def _parse_object(answer: bytes | int | Exception, *, constants: bool = False) -> dict[str, Any] | None:
+    """Return the object that a hub gave; None for a page in front of it, and for more than is read of an answer."""
+    with suppress(DamagedJsonError):
+        said = parse_json(answer, constants=constants) if isinstance(answer, bytes) else None
+        return said if isinstance(said, dict) else None
+    return None
+
+
 def _list_files(answer: bytes | int | Exception) -> dict[str, int]:
     """Return the size in bytes of every file, as either hub lists them; {} where it does not say."""
-    try:
-        said = parse_json(answer) if isinstance(answer, bytes) else None
-    except DamagedJsonError:  # longer than what is read of an answer
-        said = None
-    said = said if isinstance(said, dict) else {}
+    said = _parse_object(answer) or {}
     data = said.get("Data")
     rows = said.get("siblings") or (data.get("Files") if isinstance(data, dict) else None) or []
     named = ((row.get("rfilename") or row.get("Path"), row.get("size") or row.get("Size") or 0) for row in rows)

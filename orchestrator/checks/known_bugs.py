@@ -14,7 +14,7 @@ import msgspec
 
 from orchestrator.backends.models import load_config
 from orchestrator.backends.protocol import Job
-from orchestrator.checks.model_files import local_models
+from orchestrator.checks.model_files import list_models
 from orchestrator.checks.settings import is_on, read_train_values
 from orchestrator.errors import Problem
 from orchestrator.machine.packages import parse_release
@@ -116,8 +116,8 @@ def _uses_several_rtx_40(job: Job, _: Plan) -> bool:
 
 
 def _loads_pickles(job: Job, _: Plan) -> bool:
-    found = [model.folder for _, model, allowed in local_models(job) if allowed and model.folder]
-    return any(read_weights(folder).pickles for folder in found)
+    allowed = (model.folder for _, model, said in list_models(job) if said.allow_pickle)
+    return any(read_weights(folder).pickles for folder in allowed if folder)
 
 
 # What a row's `when` names.

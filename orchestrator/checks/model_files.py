@@ -23,6 +23,7 @@ from orchestrator.machine.json_files import find_object, load_json
 from orchestrator.machine.weights import Damage, Weights, describe_damage, is_lfs_pointer, read_shapes, read_weights
 from orchestrator.plan.measuring import TEACHER
 from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.schema import ModelRef
 
 _SPEC = re.compile(r"files/scoring\.([^/]+)\.json")
 # Each alone is a whole vocabulary: of tokenizers, of BERT, of sentencepiece, of tiktoken, of Mistral.
@@ -35,14 +36,14 @@ _PAIRED = ("vocab.json", "merges.txt")
 
 def check_model_files(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield what is missing, damaged or does not fit in the folders of the models that are on this machine."""
-    for key, model, allow_pickle in local_models(job):
-        allow = f"say {key}: {{path: …, allow_pickle: true}}"
-        yield from find_folder_problems(model, allow=allow, allow_pickle=allow_pickle, uses=find_uses(plan, key))
+    for key, model, said in list_models(job):
+        allow, uses = f"say {key}: {{path: …, allow_pickle: true}}", find_uses(plan, key)
+        yield from find_folder_problems(model, allow=allow, allow_pickle=said.allow_pickle, uses=uses)
 
 
 def advise_model_files(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
     """Yield what is odd in the folders of the models that are on this machine, and may be meant so."""
-    for _, model, _ in local_models(job):
+    for _, model, _ in list_models(job):
         yield from find_oddities(model)
 
 
@@ -64,15 +65,14 @@ def find_oddities(model: BaseModel) -> Iterator[Problem]:
         yield Problem(message, "that is right for a model that was cut on purpose")
 
 
-def local_models(job: Job) -> list[tuple[str, BaseModel, bool]]:
-    """Return (the recipe's key, the model, whether pickles are allowed) of what is loaded from this machine's disk."""
-    if job.smoke:
-        return []
-    teacher = job.recipe.teacher
-    found = [("model", job.model, job.recipe.model.allow_pickle)]
-    if job.teacher is not None and teacher is not None:
-        found.append(("teacher", job.teacher, teacher.allow_pickle))
-    return [(key, model, allow) for key, model, allow in found if model.folder is not None]
+def list_models(job: Job, *, local: bool = True) -> Iterator[tuple[str, BaseModel, ModelRef]]:
+    """Yield the recipe's key, the model and what is said of it there, of those that are on this machine, or are not.
+
+    A smoke run makes its own.
+    """
+    for key, model, said in (("model", job.model, job.recipe.model), ("teacher", job.teacher, job.recipe.teacher)):
+        if model is not None and said is not None and model.is_local == local and not job.smoke:
+            yield key, model, said
 
 
 def find_uses(plan: Plan, key: str) -> frozenset[str]:

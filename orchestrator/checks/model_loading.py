@@ -19,7 +19,7 @@ from typing import Any
 from orchestrator.backends.models import BaseModel, find_model, learn_from_config
 from orchestrator.backends.protocol import Job
 from orchestrator.checks.hub import find_hub_problems
-from orchestrator.checks.model_files import find_folder_problems, find_uses, local_models
+from orchestrator.checks.model_files import find_folder_problems, find_uses, list_models
 from orchestrator.errors import PreflightError, Problem
 from orchestrator.machine.files import write_json
 from orchestrator.machine.packages import find_versions
@@ -114,7 +114,7 @@ class NamedModel:
 
 def check_model_loading(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
     """Yield what the backend's libraries say of a config or a tokenizer that does not load."""
-    for key, model, _ in local_models(job):
+    for key, model, _ in list_models(job):
         trust = f"say {key}: {{path: …, trust_remote_code: true}}"
         if problem := _find_loading_problem(model, _find_loader(job, model), trust=trust):
             yield problem
@@ -122,7 +122,7 @@ def check_model_loading(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG
 
 def check_model_tensors(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield which tensors the models of a plan lack, and what to do about it."""
-    for key, model, _ in local_models(job):
+    for key, model, _ in list_models(job):
         yield from _find_tensor_problems(model, _find_loader(job, model), find_uses(plan, key))
 
 

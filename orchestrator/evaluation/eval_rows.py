@@ -75,6 +75,11 @@ class ChatScore:
     tokens: int
     generation: str | None
 
+    @property
+    def loss(self) -> float | None:
+        """Nats a token; None where none was scored."""
+        return self.nll / self.tokens if self.tokens > 0 else None
+
 
 def parse_group(row: Any) -> Group:
     """Return the canonical ranking group of a row."""

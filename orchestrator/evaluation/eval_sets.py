@@ -219,10 +219,7 @@ EvalSet = RankingEval | PairEval | ChatEval
 
 def _loss(metric: Metric, score: ChatScore) -> float | None:
     """Return the loss or the perplexity of a score; None where it has no tokens."""
-    if score.tokens <= 0:
-        return None
-    loss = score.nll / score.tokens
-    return perplexity(loss) if metric.statistic == "exponential" else loss
+    return score.loss if score.loss is None or metric.statistic != "exponential" else perplexity(score.loss)
 
 
 def _parse_score(row: Any) -> float:

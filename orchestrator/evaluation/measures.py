@@ -191,9 +191,8 @@ def default_metrics(kind: str) -> tuple[str, ...]:
 
 def guess_kind(names: Iterable[str]) -> str:
     """Return the kind that the first metric measures, where there is no evaluation set that says it."""
-    for name in names:
-        return next((kind for kind in UNITS if not check_metrics([name], kind)), GROUP)
-    return GROUP
+    first = next(iter(names), "")
+    return next((kind for kind in UNITS if not check_metrics([first], kind)), GROUP)
 
 
 def check_metrics(names: Iterable[str], kind: str) -> list[Problem]:

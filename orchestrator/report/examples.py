@@ -197,7 +197,7 @@ def build_chat_examples(
         return all(row in side and side[row].generation is not None for side in (before, after) if side)
 
     losses = {
-        row: tuple(_loss(side.get(row)) for side in (before, after))
+        row: tuple(side[row].loss if row in side else None for side in (before, after))
         for row in [row for row in by_row if is_answered(row)] or by_row
     }
     values = {row: (one, two) for row, (one, two) in losses.items() if one is not None and two is not None}
@@ -219,16 +219,12 @@ def build_chat_examples(
             "reference": shortened(row.reference),
             "before": _answer(one),
             "after": _answer(two),
-            "before_loss": _loss(one),
-            "after_loss": _loss(two),
+            "before_loss": one and one.loss,
+            "after_loss": two and two.loss,
             "difference": values[name][1] - values[name][0] if name in values else None,
         }
 
     return list(map(example, improved)), list(map(example, worsened)), list(map(example, first))
-
-
-def _loss(score: ChatScore | None) -> float | None:
-    return score.nll / score.tokens if score is not None and score.tokens > 0 else None
 
 
 def _answer(score: ChatScore | None) -> str | None:

@@ -113,7 +113,7 @@ def build_summary(record: RunRecord, metrics: Mapping[str, Any], audit: Iterable
             | ({} if timing.start_s is None else {"start_s": round(timing.start_s, 1)})
             for timing in record.timings
         ],
-        **({"cost": cost} if (cost := record.describe_cost()) else {}),
+        **({"cost": record.cost} if record.cost else {}),
         "paths": {},
         "versions": dict(plan.versions) or (record.provenance or {}).get("versions") or {},
         "cautions": build_warnings(record, metrics),

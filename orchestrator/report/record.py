@@ -100,12 +100,7 @@ class RunRecord:
     checks: tuple[Check, ...]
     recipe_text: str | None
     cautions: tuple[str, ...] = ()  # what a stage said while it ran
-    cost: Mapping[str, Any] | None = None
-
-    def describe_cost(self) -> dict[str, Any]:
-        """Return what is known of the training's speed and memory."""
-        peak = self.training.peak_gib
-        return {**(self.cost or {}), **({} if peak is None else {"peak_memory_gib": peak})}
+    cost: Mapping[str, Any] | None = None  # what is known of the training's speed and memory
 
     @property
     def is_deterministic(self) -> bool:
@@ -119,7 +114,7 @@ def load_record(run: RunDir, plan: Plan) -> RunRecord:
     verification = find_object(run.stage(package.name).output / "verification.json") if package else None
     stats, provenance = find_object(run.stats_json), find_object(run.provenance_json)
     paces = find_paces(load_events(run.events_jsonl))
-    timings: list[Timing] = []
+    training, timings = load_training_log(run, plan), list[Timing]()
     cost = recipe_text = None
     for stage in plan.stages:
         seconds = (find_object(run.stage(stage.name).result_json) or {}).get("seconds")
@@ -129,12 +124,14 @@ def load_record(run: RunDir, plan: Plan) -> RunRecord:
         recipe_text = read_regular(run.recipe_yaml).decode("utf-8")
     with suppress(OrchError, ValueError, KeyError, TypeError, OSError):  # a damaged piece is left out
         cost = measure_training(run, plan, stats or {}, provenance or {}, paces)
+    if training.peak_gib is not None:
+        cost = (cost or {}) | {"peak_memory_gib": training.peak_gib}
     said = (entry for entry in _json_lines(run.events_jsonl, kind="message") if entry.get("level") == "caution")
     return RunRecord(
         run=run,
         plan=plan,
         timings=tuple(timings),
-        training=load_training_log(run, plan),
+        training=training,
         ledger=_load_ledger(run),
         stats=stats,
         provenance=provenance,
