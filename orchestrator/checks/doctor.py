@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPException
@@ -95,8 +95,10 @@ def examine(
     """
     hub = HubProbe()
     built = [found for found in list_environments(environments_home()) if found.complete and python is None]
-    named = [("launch.python", python)] if python else []
-    interpreters = find_interpreters([*named, *((f"built for {one.backend}", str(one.python)) for one in built)])
+    titles = {sys.executable: "Orch's Python"}
+    for title, path in (("launch.python", python), *((f"built for {one.backend}", str(one.python)) for one in built)):
+        titles.setdefault(path or sys.executable, title)
+    interpreters = tuple(Interpreter(title, path, find_versions(path)) for path, title in titles.items())
     torch_home = python or next((found.python for found in interpreters if found.backends), interpreters[0].python)
     return (
         *examine_environments(interpreters, backend, python),
@@ -109,14 +111,6 @@ def examine(
 def can_start(findings: tuple[Finding, ...]) -> bool:
     """Tell whether nothing is missing that every run needs."""
     return all(finding.state != "missing" for finding in findings)
-
-
-def find_interpreters(named: Iterable[tuple[str, str]]) -> tuple[Interpreter, ...]:
-    """Return Orch's own Python and the named ones (title, path), each once."""
-    titles = {sys.executable: "Orch's Python"}
-    for title, python in named:
-        titles.setdefault(python, title)
-    return tuple(Interpreter(title, python, find_versions(python)) for python, title in titles.items())
 
 
 def examine_environments(

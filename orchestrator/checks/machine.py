@@ -177,11 +177,9 @@ def describe_use(gpu: Gpu, users: tuple[GpuUser, ...]) -> str:
 
 def describe_cpu_torch(torch: TorchBuild, python: str, gpus: int) -> Problem:
     """Return that torch was built without CUDA, and what to install."""
-    return Problem(
-        f"torch {torch.version} of {python} is built for the CPU only, and this machine has {gpus} GPU(s)",
-        f"{python} -m pip uninstall torch, then install the CUDA build that https://pytorch.org/get-started names\n"
-        "or plan for the CPU: --hardware cpu",
-    )
+    message = f"torch {torch.version} of {python} is built for the CPU only, and this machine has {gpus} GPU(s)"
+    install = "then install the CUDA build that https://pytorch.org/get-started names"
+    return Problem(message, f"{python} -m pip uninstall torch, {install}\nor plan for the CPU: --hardware cpu")
 
 
 def find_gpu_users() -> tuple[GpuUser, ...]:

@@ -132,10 +132,8 @@ def advise_on_cpu(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
     if size.parameters < _MANY_WEIGHTS if size else job.model.family != "decoder":
         return
     weights = f" with its {size.parameters / 1e9:.1f} billion weights" if size else ""
-    yield Problem(
-        f"no GPU is used: {job.model.name}{weights} is trained on the CPU, in float32, which takes very long",
-        "orch doctor shows why there is none; --smoke tries the recipe with a tiny model",
-    )
+    message = f"no GPU is used: {job.model.name}{weights} is trained on the CPU, in float32, which takes very long"
+    yield Problem(message, "orch doctor shows why there is none; --smoke tries the recipe with a tiny model")
 
 
 def _remedies(job: Job, planned: PlannedMemory) -> list[str]:

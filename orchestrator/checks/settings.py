@@ -171,11 +171,9 @@ def advise_on_resuming(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield that an interrupted training starts anew. A smoke run is over before anybody would mind."""
     train = plan.stage("train")
     if train and not train.resume and not job.smoke:
-        yield Problem(
-            f"if it is interrupted, {train.name} starts anew: {job.recipe.backend} cannot continue what it saves "
-            "without DeepSpeed",
-            "say deepspeed: zero0 in the recipe (it needs the package deepspeed), or accept it",
-        )
+        why = f"{job.recipe.backend} cannot continue what it saves without DeepSpeed"
+        hint = "say deepspeed: zero0 in the recipe (it needs the package deepspeed), or accept it"
+        yield Problem(f"if it is interrupted, {train.name} starts anew: {why}", hint)
 
 
 def check_lengths(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -262,10 +260,8 @@ def _check_name(argument: str, name: str, allowed: frozenset[str], modules: froz
         return
     near = difflib.get_close_matches(name, _short_names(allowed), n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    yield Problem(
-        f"train.{argument}: {name!r} matches no layer of this model, and would be left out in silence",
-        f"{hint}its layers are {_name_layers(allowed)}",
-    )
+    message = f"train.{argument}: {name!r} matches no layer of this model, and would be left out in silence"
+    yield Problem(message, f"{hint}its layers are {_name_layers(allowed)}")
 
 
 def _check_regex(pattern: str, modules: frozenset[str]) -> Iterator[Problem]:

@@ -54,10 +54,8 @@ def compare_runs(first: RunDir, *others: RunDir) -> dict[str, Any]:
     one = loaded[0]
     shared = [metric for metric in one["metrics"] if all(metric in other["metrics"] for other in loaded)]
     if not shared:
-        raise RunFolderError(
-            f"the runs share no metric: {' and '.join(', '.join(each['metrics']) for each in loaded)}",
-            hint="give all recipes the same evaluate.metrics",
-        )
+        message = f"the runs share no metric: {' and '.join(', '.join(each['metrics']) for each in loaded)}"
+        raise RunFolderError(message, hint="give all recipes the same evaluate.metrics")
     sides = []
     for run, each in zip(runs, loaded, strict=True):
         with understood(run.metrics_json):
@@ -386,10 +384,8 @@ def begin_rerun(first: RunDir, plan: Plan, folder: Path | None, runs: Path, *, m
         then = require_provenance(first, find_object(first.provenance_json))
         asked = Asked(Path(then["recipe"]), tuple(then["asked"]["set"]), then["asked"]["hardware"])
     if not first.report_json.is_file():
-        raise RunFolderError(
-            f"{first.root.name} is not finished: there is nothing to compare with",
-            hint=f"finish it first: orch resume {first.root}",
-        )
+        message = f"{first.root.name} is not finished: there is nothing to compare with"
+        raise RunFolderError(message, hint=f"finish it first: orch resume {first.root}")
     name = f"{plan.name}-again-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     moved = move_plan(plan, folder or runs.resolve() / name)
     cpu = plan.smoke or asked.hardware == "cpu"
@@ -538,13 +534,10 @@ def _compare_measures(first: RunDir, second: RunDir) -> tuple[list[Finding], boo
     if not (first.metrics_json.is_file() and second.metrics_json.is_file()):
         return [], False
     compared = compare_runs(first, second)["comparisons"]
-    findings = [
-        Finding(
-            display_name(row["metric"]),
-            row["before"] == row["after"] and row["ties"] == row["units"],
-            f"{row['before']:.4f} then, {row['after']:.4f} now: "
-            f"{row['verdict'] if row['before'] != row['after'] else 'the same'}",
-        )
-        for row in compared
-    ]
+    findings = []
+    for row in compared:
+        said = row["verdict"] if row["before"] != row["after"] else "the same"
+        words = f"{row['before']:.4f} then, {row['after']:.4f} now: {said}"
+        same = row["before"] == row["after"] and row["ties"] == row["units"]
+        findings.append(Finding(display_name(row["metric"]), same, words))
     return findings, all(row["verdict"] == NO_DIFFERENCE for row in compared)
