@@ -66,7 +66,7 @@ def find_oddities(model: BaseModel) -> Iterator[Problem]:
 
 
 def list_models(job: Job, *, local: bool = True) -> Iterator[tuple[str, BaseModel, ModelRef]]:
-    """Yield the recipe's key, the model and what is said of it there, of those that are on this machine, or are not.
+    """Yield the recipe's key, the model and what is said of it there: of those on this machine, or those to download.
 
     A smoke run makes its own.
     """

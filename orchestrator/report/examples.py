@@ -84,25 +84,19 @@ def fewest_generations(metrics: Mapping[str, Any]) -> int | None:
     return min(counts) if counts and min(counts) < metrics["eval"]["units"] else None
 
 
-def most_changed(values: Values, *, most: int, higher_is_better: bool = True) -> tuple[list[str], list[str]]:
-    """Return the rows that improved and that worsened most, at most `most` each."""
-    way = 1 if higher_is_better else -1
-    gain = {row: way * (after - before) for row, (before, after) in values.items()}
-    improved = heapq.nlargest(most, (row for row in gain if gain[row] > 0), key=gain.__getitem__)
-    worsened = heapq.nsmallest(most, (row for row in gain if gain[row] < 0), key=gain.__getitem__)
-    return improved, worsened
-
-
-def _changed_most(
-    values: Values, describe: Callable[[str], Example], *, higher_is_better: bool
+def _find_most_changed(
+    values: Values, describe: Callable[[str], Example], *, most: int = MOST_EXAMPLES, higher_is_better: bool = False
 ) -> tuple[list[Example], list[Example]]:
-    """Return the examples that improved and that worsened most, each with its values."""
+    """Return the examples that improved and that worsened most, at most `most` each, with their values."""
 
     def example(row: str) -> Example:
         before, after = values[row]
         return {"id": row, "before_value": before, "after_value": after, "difference": after - before, **describe(row)}
 
-    improved, worsened = most_changed(values, most=MOST_EXAMPLES, higher_is_better=higher_is_better)
+    way = 1 if higher_is_better else -1
+    gain = {row: way * (after - before) for row, (before, after) in values.items()}
+    improved = heapq.nlargest(most, (row for row in gain if gain[row] > 0), key=gain.__getitem__)
+    worsened = heapq.nsmallest(most, (row for row in gain if gain[row] < 0), key=gain.__getitem__)
     return list(map(example, improved)), list(map(example, worsened))
 
 
@@ -127,7 +121,7 @@ def build_examples(
         text = None if shown or relevant is None or not is_relevant(relevant.label) else clipped(relevant.text)
         return {"query": clipped(group.query), "before": tops[0], "after": tops[1], "relevant_text": text}
 
-    return _changed_most({qid: values[qid] for qid in by_qid}, describe, higher_is_better=True)
+    return _find_most_changed({qid: values[qid] for qid in by_qid}, describe, higher_is_better=True)
 
 
 def find_top(group: Group, scores: Mapping[str, float]) -> dict[str, Any] | None:
@@ -177,7 +171,7 @@ def build_pair_examples(
         pair = by_pid[pid]
         return {"text1": clipped(pair.text1), "text2": clipped(pair.text2), "pairs": len(pairs), **places}
 
-    return _changed_most(values, describe, higher_is_better=False)
+    return _find_most_changed(values, describe)
 
 
 def build_chat_examples(
@@ -201,10 +195,8 @@ def build_chat_examples(
         for row in [row for row in by_row if is_answered(row)] or by_row
     }
     values = {row: (one, two) for row, (one, two) in losses.items() if one is not None and two is not None}
-    improved, worsened = most_changed(values, higher_is_better=False, most=MOST_CHATS)
-    first = [row for row in losses if row not in {*improved, *worsened}][:MOST_CHATS]
 
-    def example(name: str) -> Example:
+    def describe(name: str) -> Example:
         row, one, two = by_row[name], before.get(name), after.get(name)
         earliest = len(row.messages) - _MOST_TURNS
         turns = [
@@ -224,7 +216,10 @@ def build_chat_examples(
             "difference": values[name][1] - values[name][0] if name in values else None,
         }
 
-    return list(map(example, improved)), list(map(example, worsened)), list(map(example, first))
+    improved, worsened = _find_most_changed(values, describe, most=MOST_CHATS)
+    chosen = {shown["id"] for shown in (*improved, *worsened)}
+    first = [row for row in losses if row not in chosen][:MOST_CHATS]
+    return improved, worsened, list(map(describe, first))
 
 
 def _answer(score: ChatScore | None) -> str | None:
