@@ -112,17 +112,9 @@ def list_tracking(track: Track, run_dir: Path, name: str) -> dict[str, str]:
     return {"run": str(run_dir), "to": ",".join(dict.fromkeys(track.to)), "project": track.project, "group": group}
 
 
-def eval_kind(job: Job) -> str:
-    """Return how the job is measured: group, retrieval (a query searches the whole corpus), pair or chat."""
-    return _measured_as(job, job.kind)
-
-
-def guard_eval_kind(job: Job, guard: str) -> str:
-    """Return how one of the job's guards is measured, in the words of `eval_kind`."""
-    return _measured_as(job, job.guard_kinds[guard])
-
-
-def _measured_as(job: Job, kind: str) -> str:
+def eval_kind(job: Job, guard: str | None = None) -> str:
+    """Return how the job, or one of its guards, is measured: group, retrieval (over the whole corpus), pair or chat."""
+    kind = job.guard_kinds[guard] if guard else job.kind
     if kind == "labelled":
         return "group"
     return "retrieval" if job.recipe.task == "embedding" and kind in {"group", "class"} else kind

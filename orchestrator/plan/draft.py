@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.models import BaseModel
@@ -57,6 +59,14 @@ class Draft:
     def output(self, kind: str, after: int = 0) -> str:
         """Return the output folder of the stage of that kind that is added once `after` others have been."""
         return str(self.run.stage(self._name(kind, after)).output)
+
+    def place(self, path: str) -> str:
+        """Return the absolute path of what lies in the run folder."""
+        return str(self.run.root / path)
+
+    def name_all(self, paths: Iterable[Path]) -> tuple[str, ...]:
+        """Return absolute paths below the run folder as they are called from there."""
+        return tuple(str(path.relative_to(self.run.root)) for path in paths)
 
     def add_file(self, path: str, text: str) -> str:
         """Add a rendered file, once, and return its path."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.backends.embeddings import refuse_told
 from orchestrator.backends.models import BaseModel, find_model
-from orchestrator.backends.protocol import Found, Job, eval_kind, find_trainer, guard_eval_kind
+from orchestrator.backends.protocol import Found, Job, eval_kind, find_trainer
 from orchestrator.backends.render import find_templates
 from orchestrator.backends.scorers import find_export_problem
 from orchestrator.backends.sharing import find_deepspeed_problems
@@ -216,7 +216,7 @@ def _check_metrics(job: Job) -> list[Found]:
     wrong = check_metrics(exported.gate if exported else (), eval_kind(job))
     found += [(("export", "gate"), problem) for problem in wrong]
     for name, guard in recipe.evaluate.guard.items():
-        wrong = check_metrics(guard.gate, guard_eval_kind(job, name))
+        wrong = check_metrics(guard.gate, eval_kind(job, name))
         found += [(("evaluate", "guard", name, "gate"), problem) for problem in wrong]
     return found
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from orchestrator.backends.protocol import Job, SmokeScale, Training
 from orchestrator.machine.rundir import RunDir
 from orchestrator.plan.draft import Draft
 from orchestrator.plan.measuring import TEACHER, Measured, build_measured
 from orchestrator.plan.stages import (
-    add_base_score,
     add_export,
     add_fetch_model,
     add_guard_data,
     add_merge,
     add_package,
-    add_packaged_score,
     add_prepare,
+    add_score,
     add_scoring_file,
     add_set_data,
     add_teacher,
@@ -24,11 +24,9 @@ from orchestrator.plan.stages import (
     add_train,
     build_training,
     find_data_files,
-    guard_eval_files,
-    run_eval_files,
+    find_eval_files,
 )
 from orchestrator.recipe.plan import Plan, Stage
-from orchestrator.recipe.schema import Evaluate
 
 
 def build_plan(job: Job) -> Plan:
@@ -62,8 +60,16 @@ def build_plan(job: Job) -> Plan:
     add_train(draft, training, model)
     scored += _add_tuned(draft, training, measured, model)
     for form in dict.fromkeys(recipe.export.forms if recipe.export else ()):
-        scored.append(add_export(draft, form, run_eval_files(draft)))
-    _add_report(draft, scored)
+        scored.append(add_export(draft, form, find_eval_files(draft)))
+    draft.add_own(
+        "report",
+        "Compare, judge and report",
+        "orch/report.j2",
+        {"run_dir": str(draft.run.root)},
+        inputs=tuple(f"{stage.folder}/output/scores.jsonl" for stage in scored),
+        outputs=("metrics.json", "report.json", "report.html", *(["track.json"] if recipe.track else [])),
+        done_codes=(0, 8),  # 8: the report is written and the gate is missed
+    )
     if recipe.track:
         env = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"} | recipe.launch.env
         title = f"Send the verdict to {', '.join(recipe.track.to)}"
@@ -91,27 +97,24 @@ def shrink_job(job: Job) -> tuple[Job, SmokeScale]:
     """Return the smoke version of a job: same recipe, stages and templates, on a tiny model with few rows and steps."""
     scale = job.backend.smoke_scale(job)
     train = {name: value for name, value in job.recipe.train.items() if name not in scale.leave_out}
-    recipe = job.recipe.model_copy(update={**scale.recipe, "train": train | scale.train, "gate": {}})
-    if recipe.export:
-        recipe = recipe.model_copy(update={"export": recipe.export.model_copy(update={"gate": {}})})
-    if recipe.evaluate.guard:
-        recipe = recipe.model_copy(update={"evaluate": _drop_gates(recipe.evaluate)})
-    return replace(job, recipe=recipe, smoke=True), scale
-
-
-def _drop_gates(evaluate: Evaluate) -> Evaluate:
-    guards = {name: guard.model_copy(update={"gate": {}}) for name, guard in evaluate.guard.items()}
-    return evaluate.model_copy(update={"guard": guards})
+    changed: dict[str, Any] = {**scale.recipe, "train": train | scale.train, "gate": {}}
+    export, evaluate = job.recipe.export, job.recipe.evaluate
+    if export:
+        changed["export"] = export.model_copy(update={"gate": {}})
+    if evaluate.guard:
+        guards = {name: guard.model_copy(update={"gate": {}}) for name, guard in evaluate.guard.items()}
+        changed["evaluate"] = evaluate.model_copy(update={"guard": guards})
+    return replace(job, recipe=job.recipe.model_copy(update=changed), smoke=True), scale
 
 
 def _add_baselines(draft: Draft, measured: Measured, model: str, teacher_model: str | None) -> list[Stage]:
     """Add what is scored before the training: the untouched model, and last the teacher."""
-    data = run_eval_files(draft)
     found = []
     for system in measured.baselines:
         taught = system.name == TEACHER and teacher_model is not None
-        name, loads = (teacher_model or model, draft.job.teacher) if taught else (model, None)
-        found.append(add_base_score(draft, f"baseline-{system.name}", system, model=name, data=data, loads=loads))
+        name, loads = (teacher_model, draft.job.teacher) if taught else (model, None)
+        kind, data = f"baseline-{system.name}", find_eval_files(draft)
+        found.append(add_score(draft, kind, system.title, data, by=system, model=name, loads=loads))
     return found
 
 
@@ -124,26 +127,12 @@ def _add_tuned(draft: Draft, training: Training, measured: Measured, model: str)
         adapter, weights = weights, add_merge(draft, model, weights)
     scoring = add_scoring_file(draft, measured.packaged)
     add_package(draft, weights=weights, base=model, adapter=adapter, scoring=scoring)
-    data = run_eval_files(draft)
-    scored = [add_packaged_score(draft, "evaluate", "Score the packaged model as its user loads it", data)]
-    scored += [add_packaged_score(draft, f"baseline-{part.name}", part.title, data, part) for part in measured.parts]
+    data, before = find_eval_files(draft), measured.reference_baseline
+    scored = [add_score(draft, "evaluate", "Score the packaged model as its user loads it", data)]
+    scored += [add_score(draft, f"baseline-{part.name}", part.title, data, by=part) for part in measured.parts]
     for guard in draft.job.guard_kinds:
-        data = guard_eval_files(draft, guard)
-        before = replace(measured.reference_baseline, title=f"Score the untouched base model on the guard {guard}")
-        scored.append(add_base_score(draft, f"guard-{guard}-before", before, model=model, data=data))
-        scored.append(
-            add_packaged_score(draft, f"guard-{guard}-after", f"Score the packaged model on the guard {guard}", data)
-        )
+        data, title = find_eval_files(draft, guard), f"Score the untouched base model on the guard {guard}"
+        scored.append(add_score(draft, f"guard-{guard}-before", title, data, by=before, model=model))
+        title = f"Score the packaged model on the guard {guard}"
+        scored.append(add_score(draft, f"guard-{guard}-after", title, data))
     return scored
-
-
-def _add_report(draft: Draft, scored: list[Stage]) -> None:
-    draft.add_own(
-        "report",
-        "Compare, judge and report",
-        "orch/report.j2",
-        {"run_dir": str(draft.run.root)},
-        inputs=tuple(f"{stage.folder}/output/scores.jsonl" for stage in scored),
-        outputs=("metrics.json", "report.json", "report.html", *(["track.json"] if draft.job.recipe.track else [])),
-        done_codes=(0, 8),  # 8: the report is written and the gate is missed
-    )

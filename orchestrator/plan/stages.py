@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.models import BaseModel
-from orchestrator.backends.protocol import Job, SmokeScale, Training, guard_eval_kind
+from orchestrator.backends.protocol import Job, SmokeScale, Training, eval_kind
 from orchestrator.backends.render import format_command, render_text
 from orchestrator.data.reading.file_sets import list_inputs, parse_hub_id
 from orchestrator.plan.draft import Draft
@@ -50,10 +50,8 @@ def _find_file(draft: Draft, name: str) -> str:
     if hub_id is None:
         return str(path.resolve())
     out = f"{draft.output('fetch')}/rows.jsonl"
-    values = {"kind": "dataset", "hub": hub_id.hub, "id": hub_id.id, "revision": hub_id.revision, "out": out}
-    values |= {"config": hub_id.config, "split": hub_id.split or "train"}
-    env = {"PYTHONUNBUFFERED": "1"} | draft.job.recipe.launch.env  # not offline, as a model on this machine is
-    draft.add_worker("fetch", f"Fetch {hub_id}", "orch/fetch.j2", values, env=env, outputs=(out,))
+    values = {"kind": "dataset", "config": hub_id.config, "split": hub_id.split or "train", "out": out}
+    _add_fetch(draft, "fetch", hub_id, values, (out,), env={})
     return out
 
 
@@ -62,18 +60,23 @@ def add_fetch_model(draft: Draft, model: BaseModel, kind: str = "fetch-model") -
 
     No trainer takes a revision or asks ModelScope by itself: what is trained is what is measured.
     """
-    named = model.fetched
-    if named is None:
+    if model.fetched is None:
         return model.location
     folder = draft.output(kind)
-    values = {"kind": "model", "hub": named.hub, "id": named.id, "revision": named.revision, "out": f"{folder}/model"}
-    env = draft.job.environment(model)
-    env = {name: value for name, value in env.items() if name in {"PYTHONUNBUFFERED", "ORCH_ALLOW_PICKLE"}}
+    values = {"kind": "model", "config": None, "split": None, "out": f"{folder}/model"}
     outputs = (f"{folder}/model/config.json", f"{folder}/origin.json")
-    values |= {"config": None, "split": None}
-    env |= draft.job.recipe.launch.env  # not offline, as a model on this machine is
-    draft.add_worker(kind, f"Fetch {named}", "orch/fetch.j2", values, env=env, outputs=outputs)
+    env = {name: value for name, value in draft.job.environment(model).items() if name == "ORCH_ALLOW_PICKLE"}
+    _add_fetch(draft, kind, model.fetched, values, outputs, env=env)
     return f"{folder}/model"
+
+
+def _add_fetch(
+    draft: Draft, kind: str, named: Any, values: dict[str, Any], outputs: tuple[str, ...], *, env: Mapping[str, str]
+) -> None:
+    """Add a download from a hub: it is not offline, as a stage that loads a model on this machine is."""
+    env = {"PYTHONUNBUFFERED": "1", **env, **draft.job.recipe.launch.env}
+    values = {"hub": named.hub, "id": named.id, "revision": named.revision, **values}
+    draft.add_worker(kind, f"Fetch {named}", "orch/fetch.j2", values, env=env, outputs=outputs)
 
 
 def _label_range_flags(draft: Draft, kind: str) -> dict[str, Any]:
@@ -129,27 +132,23 @@ def add_set_data(draft: Draft, training: Training, name: str, files: tuple[str, 
         flags["limit-train"] = draft.scale.limit_train
     read = data.model_dump() | {"train": list(files), "eval": [], "eval_ratio": None}
     values = {"data": read, "kind": facts["kind"], "form": facts["form"], "out": str(folder), "flags": flags}
-    outputs = tuple(
-        f"{folder.relative_to(draft.run.root)}/{name}" for name in ("train.jsonl", "ledger.json", "stats.json")
-    )
+    outputs = draft.name_all(folder / one for one in ("train.jsonl", "ledger.json", "stats.json"))
     title = f"Read and check the training set {name}"
     draft.add_own(f"set-{name}", title, "orch/prepare.j2", values, inputs=list_inputs(files), outputs=outputs)
 
 
 def add_guard_data(draft: Draft, guard: str, files: tuple[str, ...]) -> None:
     """Add the stage that makes a guard's evaluation set; its files are read as those of data.eval are."""
-    kind = draft.job.guard_kinds[guard]
-    searched = guard_eval_kind(draft.job, guard) == "retrieval"
-    flags = _label_range_flags(draft, kind) | ({"corpus": True} if searched else {})
+    kind, folder = draft.job.guard_kinds[guard], draft.run.guard(guard)
+    made = find_eval_files(draft, guard)
+    flags = _label_range_flags(draft, kind) | ({"corpus": True} if made.corpus else {})
     if draft.scale:
         flags["limit-eval"] = draft.scale.limit_eval
-    folder = draft.run.guard(guard)
     values = {"files": list(files), "kind": kind, "data": draft.job.recipe.data, "out": str(folder), "flags": flags}
-    names = ["eval.jsonl", "ledger.json", "stats.json", *(["corpus.jsonl"] if searched else [])]
-    outputs = tuple(str((folder / name).relative_to(draft.run.root)) for name in names)
-    title = f"Read and check the guard {guard}"
+    own = (made.rows, folder / "ledger.json", folder / "stats.json", *made.paths[1:])
+    title, inputs = f"Read and check the guard {guard}", list_inputs(files)
     draft.add_own(
-        f"guard-{guard}-data", title, "orch/prepare_eval.j2", values, inputs=list_inputs(files), outputs=outputs
+        f"guard-{guard}-data", title, "orch/prepare_eval.j2", values, inputs=inputs, outputs=draft.name_all(own)
     )
 
 
@@ -158,38 +157,31 @@ def add_teacher(draft: Draft, teacher: BaseModel, rows: tuple[str, ...]) -> tupl
 
     Returns the training file with scores, and the model that gave them (a folder or an id).
     """
-    system = build_teacher(draft.job)
+    system, inputs = build_teacher(draft.job), list_inputs(rows)
     read = {"rows": list(rows), "limit": _count_teacher_rows(draft.job, draft.scale) if draft.scale else None}
     out = draft.output("teacher-pairs")
     pairs, title = f"{out}/pairs.jsonl", "List the pairs for the teacher"
     values = {**read, "out": out}
-    draft.add_own("teacher-pairs", title, "orch/teacher_pairs.j2", values, inputs=list_inputs(rows), outputs=(pairs,))
-    model = teacher.location if draft.job.smoke else add_fetch_model(draft, teacher, "fetch-teacher")
+    draft.add_own("teacher-pairs", title, "orch/teacher_pairs.j2", values, inputs=inputs, outputs=(pairs,))
     if draft.job.smoke:
-        model = _add_tiny_teacher(draft, teacher, system.spec["scorer"], pairs)
+        embeds = teacher.family == "decoder" and system.spec["scorer"] == "embedding"
+        like = _LIKE_TASKS["embedding"] if embeds else _find_like("reranker", teacher)
+        title = "Build a tiny model of the teacher's architecture"
+        model = _add_tiny(draft, "tiny-teacher", title, like, texts=[pairs], inputs=[pairs], seed=TEACHER_SEED)
+    else:
+        model = add_fetch_model(draft, teacher, "fetch-teacher")
     scoring, out = add_scoring_file(draft, system), draft.output("teacher-scores")
-    scores = f"{out}/scores.jsonl"
+    scores, title = f"{out}/scores.jsonl", "Let the teacher score the pairs"
+    values = {
+        "model": model, "scoring": draft.place(scoring), "pairs": pairs, "out": out, "cache": draft.cache("teacher"),
+    }  # fmt: skip
     draft.add_worker(
-        "teacher-scores",
-        "Let the teacher score the pairs",
-        "orch/score_pairs.j2",
-        {
-            "model": model,
-            "scoring": _in_run(draft, scoring),
-            "pairs": pairs,
-            "out": out,
-            "cache": draft.cache("teacher"),
-        },
-        loads=teacher,
-        inputs=(pairs, *_local(model)),
-        outputs=(scores, f"{out}/scoring.json"),
-        files=(scoring,),
-    )
+        "teacher-scores", title, "orch/score_pairs.j2", values, loads=teacher, inputs=(pairs, *_local(model)),
+        outputs=(scores, f"{out}/scoring.json"), files=(scoring,),
+    )  # fmt: skip
     joined, title = f"{draft.output('teacher')}/train.jsonl", "Write the teacher's scores into the rows"
     values = {**read, "scores": scores, "out": joined}
-    draft.add_own(
-        "teacher", title, "orch/teacher_join.j2", values, inputs=(*list_inputs(rows), scores), outputs=(joined,)
-    )
+    draft.add_own("teacher", title, "orch/teacher_join.j2", values, inputs=(*inputs, scores), outputs=(joined,))
     return joined, model
 
 
@@ -200,17 +192,21 @@ class EvalFiles:
     rows: Path
     corpus: Path | None
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files of the set."""
+        return (self.rows, self.corpus) if self.corpus else (self.rows,)
 
-def run_eval_files(draft: Draft) -> EvalFiles:
-    """Return the run's own evaluation set."""
-    return EvalFiles(draft.run.eval_jsonl, draft.run.corpus_jsonl if draft.searches_corpus else None)
+    def values(self) -> dict[str, str | None]:
+        """Return what templates call them."""
+        return {"data": str(self.rows), "corpus": str(self.corpus) if self.corpus else None}
 
 
-def guard_eval_files(draft: Draft, guard: str) -> EvalFiles:
-    """Return the evaluation set of a guard."""
-    folder, names = draft.run.guard(guard), draft.run
-    searched = guard_eval_kind(draft.job, guard) == "retrieval"
-    return EvalFiles(folder / names.eval_jsonl.name, folder / names.corpus_jsonl.name if searched else None)
+def find_eval_files(draft: Draft, guard: str | None = None) -> EvalFiles:
+    """Return the evaluation set of the run, or of one of its guards."""
+    run, folder = draft.run, draft.run.guard(guard) if guard else draft.run.data
+    searched = eval_kind(draft.job, guard) == "retrieval"
+    return EvalFiles(folder / run.eval_jsonl.name, folder / run.corpus_jsonl.name if searched else None)
 
 
 def add_scoring_file(draft: Draft, system: System) -> str:
@@ -219,67 +215,44 @@ def add_scoring_file(draft: Draft, system: System) -> str:
     return draft.add_file(f"files/scoring.{system.name}.json", text)
 
 
-def add_base_score(
-    draft: Draft, kind: str, system: System, *, model: str, data: EvalFiles, loads: BaseModel | None = None
+def add_score(
+    draft: Draft,
+    kind: str,
+    title: str,
+    data: EvalFiles,
+    *,
+    by: System | None = None,
+    model: str | None = None,
+    loads: BaseModel | None = None,
 ) -> Stage:
-    """Add the scoring of an untouched model (a folder or a hub id; `loads` where it is not the base) as `system`."""
-    scoring = add_scoring_file(draft, system)
-    return _add_score(
-        draft, kind, system.title, data, model=model, scoring=scoring, files=(scoring,), known_by=_local(model),
-        cache=draft.cache("scores"), loads=loads,
-    )  # fmt: skip
+    """Add the scoring of an untouched model (a folder or a hub id; `loads` where it is not the base) `by` a spec.
 
-
-def add_packaged_score(draft: Draft, kind: str, title: str, data: EvalFiles, by: System | None = None) -> Stage:
-    """Add the scoring of the packaged model, as its own scoring.json says, or `by` another of its ways.
-
-    It is known by its scoring.json, which holds its hashes: its README changes with every report.
+    Without `model` it is the packaged one, as its own scoring.json says, or `by` another of its ways. That is known by
+    its scoring.json, which holds its hashes: its README changes with every report.
     """
-    model = str(draft.run.model)
-    known_by = (f"{model}/scoring.json",)
-    files = (add_scoring_file(draft, by),) if by else ()
-    scoring = next(iter(files), "model/scoring.json")
-    return _add_score(draft, kind, title, data, model=model, scoring=scoring, known_by=known_by, files=files)
+    packaged = str(draft.run.model)
+    known_by, cache = (_local(model), draft.cache("scores")) if model else ((f"{packaged}/scoring.json",), None)
+    files, out = (add_scoring_file(draft, by),) if by else (), draft.output(kind)
+    scoring = draft.place(next(iter(files), "model/scoring.json"))
+    values = {"model": model or packaged, "scoring": scoring, "out": out, "cache": cache, **data.values()}
+    inputs, outputs = (*draft.name_all(data.paths), *known_by), (f"{out}/scores.jsonl", f"{out}/scoring.json")
+    return draft.add_worker(
+        kind, title, "orch/score.j2", values, loads=loads, inputs=inputs, outputs=outputs, files=files
+    )
 
 
 def add_export(draft: Draft, form: str, data: EvalFiles) -> Stage:
     """Add the packaged model in another form, and the scores of both; the report holds them against one another."""
     out, scores = draft.run.export(form), draft.output(f"export-{form}")
     values = {
-        "model": str(draft.run.model), "scoring": str(draft.run.model / "scoring.json"), "form": form,
-        "data": str(data.rows), "corpus": str(data.corpus) if data.corpus else None, "out": str(out), "scores": scores,
-        "trust_remote_code": draft.job.model.trust_remote_code,
+        "model": str(draft.run.model), "scoring": draft.place("model/scoring.json"), "form": form, **data.values(),
+        "out": str(out), "scores": scores, "trust_remote_code": draft.job.model.trust_remote_code,
     }  # fmt: skip
-    read = (str(path.relative_to(draft.run.root)) for path in (data.rows, data.corpus) if path)
     return draft.add_worker(
         f"export-{form}", f"Export to {form}, and score it beside its source", "orch/export.j2", values,
-        python=draft.job.export_python, inputs=(*read, "model/scoring.json"),
-        outputs=(f"{out.relative_to(draft.run.root)}/scoring.json", f"{scores}/scores.jsonl", f"{scores}/scoring.json"),
+        python=draft.job.export_python, inputs=(*draft.name_all(data.paths), "model/scoring.json"),
+        outputs=(*draft.name_all([out / "scoring.json"]), f"{scores}/scores.jsonl", f"{scores}/scoring.json"),
     )  # fmt: skip
-
-
-def _add_score(
-    draft: Draft,
-    kind: str,
-    title: str,
-    data: EvalFiles,
-    *,
-    model: str,
-    scoring: str,
-    known_by: tuple[str, ...],
-    files: tuple[str, ...] = (),
-    cache: str | None = None,
-    loads: BaseModel | None = None,
-) -> Stage:
-    out = draft.output(kind)
-    corpus = str(data.corpus) if data.corpus else None
-    values = {"model": model, "scoring": _in_run(draft, scoring), "out": out, "cache": cache, "corpus": corpus}
-    values["data"] = str(data.rows)
-    read = tuple(str(path.relative_to(draft.run.root)) for path in (data.rows, data.corpus) if path)
-    outputs = (f"{out}/scores.jsonl", f"{out}/scoring.json")
-    return draft.add_worker(
-        kind, title, "orch/score.j2", values, loads=loads, inputs=(*read, *known_by), outputs=outputs, files=files
-    )
 
 
 def build_training(draft: Draft, model: str, output: str) -> Training:
@@ -288,13 +261,16 @@ def build_training(draft: Draft, model: str, output: str) -> Training:
 
 
 def add_train(draft: Draft, training: Training, model: str) -> None:
-    """Add the training."""
-    recipe = draft.job.recipe
+    """Add the training; where the recipe asks for it, with what is tried in turn when memory runs out."""
+    recipe, title = draft.job.recipe, f"Fine-tune with {draft.job.recipe.backend}"
+    title += " and LoRA" if training.lora else ""
+    if training.world_size > 1:
+        title += f": {training.world_size} processes, {training.step_rows} rows a step"
     data = ["data/train.jsonl", *(["data/validation.jsonl"] if recipe.data.validation_ratio else [])]
-    fallbacks = _add_fallbacks(draft, training, model)
+    smaller = list_batches(training.batch, training.accumulation) if recipe.watch.on_oom == "retry" else []
     draft.add(
         "train",
-        f"Fine-tune with {recipe.backend}" + (" and LoRA" if training.lora else "") + _describe_group(training),
+        title,
         training.command,
         inputs=(*data, *_local(model, *training.reads)),
         outputs=training.outputs,
@@ -302,15 +278,8 @@ def add_train(draft: Draft, training: Training, model: str) -> None:
         resume=training.resume,
         counts_rows=training.counts_rows,
         flat_loss=training.flat_loss,
-        fallbacks=fallbacks,
+        fallbacks=tuple(_add_fallback(draft, training, model, *sizes) for sizes in smaller),
     )
-
-
-def _describe_group(training: Training) -> str:
-    """Return how many processes share a training, and the rows of one step; nothing for one process."""
-    if training.world_size == 1:
-        return ""
-    return f": {training.world_size} processes, {training.step_rows} rows a step"
 
 
 def list_batches(batch: int, accumulation: int) -> list[tuple[int, int]]:
@@ -323,39 +292,24 @@ def list_batches(batch: int, accumulation: int) -> list[tuple[int, int]]:
     return found
 
 
-def _add_fallbacks(draft: Draft, training: Training, model: str) -> tuple[Fallback, ...]:
-    """Return what is tried in turn when memory runs out, and add its files; nothing unless the recipe asks for it."""
-    if draft.job.recipe.watch.on_oom != "retry":
-        return ()
-    batches = list_batches(training.batch, training.accumulation)
-    return tuple(_add_fallback(draft, training, model, *sizes) for sizes in batches)
-
-
 def _add_fallback(draft: Draft, training: Training, model: str, batch: int, accumulation: int) -> Fallback:
+    """Add the files of the same training in smaller batches; those that differ from its own have names of their own."""
     sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
     launch = draft.job.recipe.launch.model_copy(update={"keep_global_batch": False})  # it is in the sizes already
     recipe = draft.job.recipe.model_copy(update={"train": draft.job.recipe.train | sizes, "launch": launch})
     output = draft.output("train")
     smaller = build_training(replace(draft, job=replace(draft.job, recipe=recipe)), model, output)
-    argv = _rename_files(draft, training, smaller, f"batch-{batch}")
+    argv = smaller.command.argv
+    for file in smaller.files:
+        if file not in training.files:
+            folder, _, base = file.path.rpartition("/")
+            new = draft.place(draft.add_file(f"{folder}/batch-{batch}.{base}", file.text))
+            argv = tuple(new if word == draft.place(file.path) else word for word in argv)
     script = f"stages/{Path(output).parent.name}/command.batch-{batch}.sh"
     title = ", ".join(f"{name} {value}" for name, value in sizes.items())
     command = format_command(Command(argv, training.command.env, training.command.cwd))
     draft.add_file(script, render_text("run/fallback.sh.j2", run_dir=str(draft.run.root), title=title, command=command))
     return Fallback(title, argv, script)
-
-
-def _rename_files(draft: Draft, training: Training, smaller: Training, name: str) -> tuple[str, ...]:
-    """Return the argv with the files that differ under names of their own, which are added to the plan."""
-    argv = smaller.command.argv
-    for file in smaller.files:
-        if file in training.files:
-            continue
-        folder, _, base = file.path.rpartition("/")
-        path = draft.add_file(f"{folder}/{name}.{base}", file.text)
-        old, new = _in_run(draft, file.path), _in_run(draft, path)
-        argv = tuple(new if word == old else word for word in argv)
-    return argv
 
 
 def add_merge(draft: Draft, base: str, adapter: str) -> str:
@@ -370,31 +324,17 @@ def add_merge(draft: Draft, base: str, adapter: str) -> str:
 
 def add_package(draft: Draft, *, weights: str, base: str, adapter: str | None, scoring: str) -> None:
     """Add the package: a whole model that describes itself, proved to be the one that was trained."""
-    report = f"{draft.output('package')}/verification.json"
+    report, probes = f"{draft.output('package')}/verification.json", find_eval_files(draft).values()
     values = {
-        "model": weights,
-        "base": base,
-        "adapter": adapter,
-        "scoring": _in_run(draft, scoring),
-        "probes": str(draft.run.eval_jsonl),
-        "corpus": str(draft.run.corpus_jsonl) if draft.searches_corpus else None,
-        "test_prompt": draft.job.recipe.evaluate.test_prompt,
-        "out": str(draft.run.model),
+        "model": weights, "base": base, "adapter": adapter, "scoring": draft.place(scoring), "probes": probes["data"],
+        "corpus": probes["corpus"], "test_prompt": draft.job.recipe.evaluate.test_prompt, "out": str(draft.run.model),
         "report": report,
-    }
+    }  # fmt: skip
     draft.add_worker(
-        "package",
-        "Make the model describe itself, and verify it",
-        "orch/package.j2",
-        values,
+        "package", "Make the model describe itself, and verify it", "orch/package.j2", values,
         inputs=(weights, "data/eval.jsonl", *_local(base)),
-        outputs=("model/config.json", "model/scoring.json", report),
-        files=(scoring,),
-    )
-
-
-def _in_run(draft: Draft, path: str) -> str:
-    return str(draft.run.root / path)
+        outputs=("model/config.json", "model/scoring.json", report), files=(scoring,),
+    )  # fmt: skip
 
 
 def _local(*models: str) -> tuple[str, ...]:
@@ -421,19 +361,13 @@ def _count_teacher_rows(job: Job, scale: SmokeScale) -> int:
 
 def add_tiny_model(draft: Draft) -> str:
     """Add the stage that builds the tiny base model from the prepared texts; return its folder."""
-    run, like = draft.run, draft.scale.like if draft.scale else None
-    like = like or _find_like(draft.job.recipe.task, draft.job.model)
-    texts = [run.train_jsonl, run.eval_jsonl, *([run.corpus_jsonl] if draft.searches_corpus else [])]
-    title, inputs = "Build a tiny model of the same architecture", [f"data/{path.name}" for path in texts]
-    return _add_tiny(draft, "tiny-model", title, like, texts=[str(path) for path in texts], inputs=inputs)
-
-
-def _add_tiny_teacher(draft: Draft, teacher: BaseModel, scorer: str, pairs: str) -> str:
-    """Add the stage that builds a tiny model in the teacher's place from the texts it will score; return its folder."""
-    embeds = teacher.family == "decoder" and scorer == "embedding"
-    like = _LIKE_TASKS["embedding"] if embeds else _find_like("reranker", teacher)
-    title = "Build a tiny model of the teacher's architecture"
-    return _add_tiny(draft, "tiny-teacher", title, like, texts=[pairs], inputs=[pairs], seed=TEACHER_SEED)
+    like = draft.scale.like if draft.scale else None
+    texts = [draft.run.train_jsonl, *find_eval_files(draft).paths]
+    return _add_tiny(
+        draft, "tiny-model", "Build a tiny model of the same architecture",
+        like or _find_like(draft.job.recipe.task, draft.job.model),
+        texts=[str(path) for path in texts], inputs=[f"data/{path.name}" for path in texts],
+    )  # fmt: skip
 
 
 def _add_tiny(
