@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -63,12 +63,7 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> LoadedRecipe:
     try:
         recipe = Recipe.model_validate(source.data)
     except ValidationError as error:
-        found = group_findings(source.data, error.errors(include_url=False))
-        problems += [
-            _problem(source, item)
-            for item in found
-            if not (item.kind == "string_type" and "gate" in item.path[:-1])  # a rule is read in words of its own
-        ]
+        problems += _find_wrong_values(source, error.errors(include_url=False))
     problems += _named_measures(source)
     problems += _backend_problems(source)
     problems += _environment_problems(source)
@@ -84,35 +79,57 @@ def _place_in_file(problem: Problem) -> tuple[int, int]:
     return where.line or 0, where.column or 0
 
 
-def _problem(source: Source, finding: Finding) -> Problem:
+def _find_wrong_values(source: Source, items: Iterable[Any]) -> Iterator[Problem]:
+    """Yield pydantic's errors, one problem a value: alternatives of one value (a number, or a word) are joined."""
+    grouped: dict[Key, list[Any]] = {}
+    for item in items:
+        missing = tuple(part for part in item["loc"] if part != "_")
+        path = missing if item["type"] == "missing" else _find_path(source.data, item["loc"])
+        grouped.setdefault(path, []).append(item)
+    inner = {path[:-1] for path in grouped}
+    for path, found in grouped.items():
+        kind = found[0]["type"] if len(found) == 1 else "several"
+        shorter = kind == "too_short" and path in inner  # a bad entry of a list leaves it one entry short
+        if not shorter and not (kind == "string_type" and "gate" in path[:-1]):  # a rule is read in words of its own
+            yield _explain(source, path, kind, found)
+
+
+def _explain(source: Source, key: Key, kind: str, items: list[Any]) -> Problem:
     """Return what is wrong with one value in the words of a recipe."""
-    key, where = finding.path, source.where(finding.path)
-    if finding.kind == "extra_forbidden":
+    where, context = source.where(key), items[0].get("ctx", {})
+    if kind == "extra_forbidden":
         name = str(key[-1])
         return Problem(f"unknown key {name!r}", _nearest_key(key[:-1], name, source), where)
-    if finding.kind == "missing":
+    if kind == "missing":
         return Problem(f"{_dotted(key)} is missing", _describe(key), source.where(key[:-1]))
-    if finding.kind == "value_error":
-        return Problem(str(finding.context.get("error", finding.message)), _describe(key), where)
+    if kind == "value_error":
+        return Problem(str(context.get("error", items[0]["msg"])), _describe(key), where)
     got = _value_at(source.data, key)
-    if finding.kind == "string_pattern_mismatch":
-        return Problem(
-            f"{_dotted(key)}: {_show(got)} cannot name a folder", "use letters, digits, '.', '_' and '-'", where
-        )
-    near = _nearest_choice(key, str(got), finding.choices, source)
-    if finding.kind == "literal_error":
-        message = f"{_dotted(key)}: {_show(got)} is not one of {finding.choices}"
+    if kind == "string_pattern_mismatch":
+        hint = "use letters, digits, '.', '_' and '-'"
+        return Problem(f"{_dotted(key)}: {_show(got)} cannot name a folder", hint, where)
+    choices = next((item["ctx"]["expected"] for item in items if item["type"] == "literal_error"), "")
+    near = _nearest_choice(key, str(got), choices, source)
+    if kind == "literal_error":
+        message = f"{_dotted(key)}: {_show(got)} is not one of {choices}"
         return Problem(message, near or "choose one of them", where)
-    hint = near or _describe(key)
-    if finding.expected == "a name or a list of them" and isinstance(got, dict) and isinstance(got.get("path"), str):
-        hint = f"say {key[-1]}: {got['path']}; what its columns are called goes under data.columns"
-    if finding.kind == "string_type" and isinstance(got, bool | int | float):
-        hint = f"put it in quotes, for YAML reads {got} as a {'truth value' if isinstance(got, bool) else 'number'}"
-    if finding.expected == "a list" and isinstance(got, str):
-        hint = f"write [{got}]"
-    if key == ("data", "eval") and isinstance(got, int | float) and not isinstance(got, bool) and 0 < got < 1:
-        hint = f"to hold out a share of the training queries, say eval_ratio: {got:g} in its place"
-    return Problem(f"{_dotted(key)}: expected {finding.expected}, got {_show(got)}", hint, where)
+    expected = " or ".join(dict.fromkeys(_expect(key, item) for item in items))
+    hint = _advise(key, kind, expected, got) or near or _describe(key)
+    return Problem(f"{_dotted(key)}: expected {expected}, got {_show(got)}", hint, where)
+
+
+def _advise(key: Key, kind: str, expected: str, got: Any) -> str | None:
+    """Return what to write in the place of a value that YAML or its author meant otherwise; None for any other."""
+    number = isinstance(got, int | float) and not isinstance(got, bool)
+    if key == ("data", "eval") and number and 0 < got < 1:
+        return f"to hold out a share of the training queries, say eval_ratio: {got:g} in its place"
+    if expected == "a list" and isinstance(got, str):
+        return f"write [{got}]"
+    if kind == "string_type" and isinstance(got, bool | int | float):
+        return f"put it in quotes, for YAML reads {got} as a {'number' if number else 'truth value'}"
+    if expected == "a name or a list of them" and isinstance(got, dict) and isinstance(got.get("path"), str):
+        return f"say {key[-1]}: {got['path']}; what its columns are called goes under data.columns"
+    return None
 
 
 def _dotted(key: Key) -> str:
@@ -171,15 +188,11 @@ def _owner(source: Source) -> tuple[str, str]:
     return str(_value_at(source.data, ("backend",))), str(_value_at(source.data, ("task",)))
 
 
-def _nearest_choice(key: Key, word: str, choices: str | None, source: Source) -> str | None:
+def _nearest_choice(key: Key, word: str, choices: str, source: Source) -> str | None:
     """Return what to say for a word that is none of the choices; losses have names in other tools too."""
     if key in {("loss",), ("loss", "type")}:
         return find_own_loss(word, *_owner(source))
-    return _nearest_word(word, choices) if choices else None
-
-
-def _nearest_word(word: str, expected: str) -> str | None:
-    near = difflib.get_close_matches(word, expected.replace("'", "").replace(" or ", ", ").split(", "), n=1)
+    near = difflib.get_close_matches(word, choices.replace("'", "").replace(" or ", ", ").split(", "), n=1)
     return f"did you mean {near[0]!r}?" if near else None
 
 
@@ -231,13 +244,6 @@ def _find_launcher_variable(name: str, value: str) -> Problem | None:
     return None
 
 
-def _describe_argument(schema: dict[str, Any] | None) -> str:
-    """Return what a backend's argument may be, in one sentence."""
-    if schema and "default" in schema:
-        return f"for example {schema['default']}, which is its default; `orch schema` lists every argument"
-    return "`orch schema` lists every argument with its type"
-
-
 def _backend_problems(source: Source) -> list[Problem]:
     """Return the arguments that the backend does not take, and that it does not train for the task."""
     backend = find_backend(str(source.data.get("backend")))
@@ -245,11 +251,12 @@ def _backend_problems(source: Source) -> list[Problem]:
     if backend is None:
         return []
     backend = backend.for_task(task)
-    schema = backend.json_schema()
-    found = [
-        Problem(problem.message, problem.hint or _describe_argument(schema.get(key)), source.where(("train", key)))
-        for key, problem in (backend.check_train(train) if isinstance(train, dict) else ())
-    ]
+    schema, found = backend.json_schema(), list[Problem]()
+    for key, problem in backend.check_train(train) if isinstance(train, dict) else ():
+        hint = "`orch schema` lists every argument with its type"
+        if "default" in (known := schema.get(key, {})):
+            hint = f"for example {known['default']}, which is its default; `orch schema` lists every argument"
+        found.append(Problem(problem.message, problem.hint or hint, source.where(("train", key))))
     if task in backend.tasks:
         return found
     if able := [other.name for other in BACKENDS.values() if task in other.tasks]:
@@ -290,53 +297,9 @@ def _with_files(recipe: Recipe, files: dict[Key, tuple[str, ...]]) -> Recipe:
     return recipe.model_copy(update={"data": data, "evaluate": evaluate})
 
 
-# What pydantic finds wrong with values, one finding for each
-
-
 @cache
 def _load_words() -> dict[str, dict[str, str]]:
     return load_record(Path(__file__).with_name("wording.yaml"), dict[str, dict[str, str]])
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is wrong with one value: its path in the recipe, what may stand there, and pydantic's own kind."""
-
-    path: Key
-    kind: str
-    expected: str
-    choices: str | None
-    context: dict[str, Any]
-    message: str
-
-
-def group_findings(data: Any, items: Iterable[Any]) -> list[Finding]:
-    """Return pydantic's errors, one for each value: alternatives of one value (a number, or a word) are joined."""
-    grouped: dict[Key, list[Any]] = {}
-    for item in items:
-        found = _find_path(data, item["loc"])
-        if item["type"] == "missing":
-            found = tuple(part for part in item["loc"] if part != "_")
-        grouped.setdefault((*found, item["type"]) if item["type"] == "missing" else found, []).append(item)
-    findings = [_join(path, items) for path, items in grouped.items()]
-    inner = {finding.path[:-1] for finding in findings}  # a bad entry of a list leaves it one entry short
-    return [finding for finding in findings if finding.kind != "too_short" or finding.path not in inner]
-
-
-def _join(path: Key, items: list[Any]) -> Finding:
-    first = items[0]
-    if first["type"] == "missing":
-        path = path[:-1]
-    literal = next((item for item in items if item["type"] == "literal_error"), None)
-    words = dict.fromkeys(_expect(path, item) for item in items)
-    return Finding(
-        path,
-        first["type"] if len(items) == 1 else "several",
-        " or ".join(words),
-        literal["ctx"]["expected"] if literal else None,
-        first.get("ctx", {}),
-        first["msg"],
-    )
 
 
 def _expect(path: Key, item: Any) -> str:

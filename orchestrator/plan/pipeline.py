@@ -7,25 +7,9 @@ from typing import Any
 
 from orchestrator.backends.protocol import Job, SmokeScale, Training
 from orchestrator.machine.rundir import RunDir
+from orchestrator.plan import stages
 from orchestrator.plan.draft import Draft
 from orchestrator.plan.measuring import TEACHER, Measured, build_measured
-from orchestrator.plan.stages import (
-    add_export,
-    add_fetch_model,
-    add_guard_data,
-    add_merge,
-    add_package,
-    add_prepare,
-    add_score,
-    add_scoring_file,
-    add_set_data,
-    add_teacher,
-    add_tiny_model,
-    add_train,
-    build_training,
-    find_data_files,
-    find_eval_files,
-)
 from orchestrator.recipe.plan import Plan, Stage
 
 
@@ -34,33 +18,33 @@ def build_plan(job: Job) -> Plan:
     shrunk, scale = shrink_job(job) if job.smoke else (job, None)
     draft = Draft(shrunk, scale, RunDir(job.run_dir))
     job, recipe = draft.job, draft.job.recipe
-    files = find_data_files(draft)
+    files = stages.find_data_files(draft)
     teacher_model = None
     if job.teacher:
-        taught, teacher_model = add_teacher(draft, job.teacher, files.train)
+        taught, teacher_model = stages.add_teacher(draft, job.teacher, files.train)
         files = replace(files, train=(taught,))
 
     reads = 1 + len(files.guards) + len(files.more)
-    model = draft.output("tiny-model", after=reads) if job.smoke else add_fetch_model(draft, job.model)
+    model = draft.output("tiny-model", after=reads) if job.smoke else stages.add_fetch_model(draft, job.model)
     # The train stage's arguments name its folder, before the stages in front of it are added.
-    baselines = len(build_measured(job, build_training(draft, model, output="")).baselines)
+    baselines = len(build_measured(job, stages.build_training(draft, model, output="")).baselines)
     output = draft.output("train", after=reads + int(job.smoke) + baselines)
-    training = build_training(draft, model, output)
+    training = stages.build_training(draft, model, output)
     measured = build_measured(job, training)
     draft.notes += measured.notes
 
-    add_prepare(draft, training, files)
+    stages.add_prepare(draft, training, files)
     for name, names in files.more.items():
-        add_set_data(draft, training, name, names)
+        stages.add_set_data(draft, training, name, names)
     for guard, names in files.guards.items():  # now: a bad row must not end a run after its training
-        add_guard_data(draft, guard, names)
+        stages.add_guard_data(draft, guard, names)
     if job.smoke:
-        add_tiny_model(draft)
+        stages.add_tiny_model(draft)
     scored = _add_baselines(draft, measured, model, teacher_model)
-    add_train(draft, training, model)
+    stages.add_train(draft, training, model)
     scored += _add_tuned(draft, training, measured, model)
     for form in dict.fromkeys(recipe.export.forms if recipe.export else ()):
-        scored.append(add_export(draft, form, find_eval_files(draft)))
+        scored.append(stages.add_export(draft, form, stages.find_eval_files(draft)))
     draft.add_own(
         "report",
         "Compare, judge and report",
@@ -113,8 +97,8 @@ def _add_baselines(draft: Draft, measured: Measured, model: str, teacher_model: 
     for system in measured.baselines:
         taught = system.name == TEACHER and teacher_model is not None
         name, loads = (teacher_model, draft.job.teacher) if taught else (model, None)
-        kind, data = f"baseline-{system.name}", find_eval_files(draft)
-        found.append(add_score(draft, kind, system.title, data, by=system, model=name, loads=loads))
+        kind, data = f"baseline-{system.name}", stages.find_eval_files(draft)
+        found.append(stages.add_score(draft, kind, system.title, data, by=system, model=name, loads=loads))
     return found
 
 
@@ -124,15 +108,15 @@ def _add_tuned(draft: Draft, training: Training, measured: Measured, model: str)
     if training.lora:
         if not draft.job.recipe.merge:
             return []
-        adapter, weights = weights, add_merge(draft, model, weights)
-    scoring = add_scoring_file(draft, measured.packaged)
-    add_package(draft, weights=weights, base=model, adapter=adapter, scoring=scoring)
-    data, before = find_eval_files(draft), measured.reference_baseline
-    scored = [add_score(draft, "evaluate", "Score the packaged model as its user loads it", data)]
-    scored += [add_score(draft, f"baseline-{part.name}", part.title, data, by=part) for part in measured.parts]
+        adapter, weights = weights, stages.add_merge(draft, model, weights)
+    scoring = stages.add_scoring_file(draft, measured.packaged)
+    stages.add_package(draft, weights=weights, base=model, adapter=adapter, scoring=scoring)
+    data, before = stages.find_eval_files(draft), measured.reference_baseline
+    scored = [stages.add_score(draft, "evaluate", "Score the packaged model as its user loads it", data)]
+    scored += [stages.add_score(draft, f"baseline-{part.name}", part.title, data, by=part) for part in measured.parts]
     for guard in draft.job.guard_kinds:
-        data, title = find_eval_files(draft, guard), f"Score the untouched base model on the guard {guard}"
-        scored.append(add_score(draft, f"guard-{guard}-before", title, data, by=before, model=model))
+        data, title = stages.find_eval_files(draft, guard), f"Score the untouched base model on the guard {guard}"
+        scored.append(stages.add_score(draft, f"guard-{guard}-before", title, data, by=before, model=model))
         title = f"Score the packaged model on the guard {guard}"
-        scored.append(add_score(draft, f"guard-{guard}-after", title, data))
+        scored.append(stages.add_score(draft, f"guard-{guard}-after", title, data))
     return scored

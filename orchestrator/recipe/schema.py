@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.places import WORKERS
@@ -37,9 +37,8 @@ class Part(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
     lists: ClassVar[frozenset[str]] = frozenset()  # keys where one text stands for a list of it
-    words: ClassVar[Mapping[str, str]] = MappingProxyType(
-        {}
-    )  # keys where a text stands for a mapping, and its key in that
+    # keys where a text stands for a mapping, and its key in that
+    words: ClassVar[Mapping[str, str]] = MappingProxyType({})
     short: ClassVar[str | None] = None  # the key whose text or list may stand in the place of the whole mapping
 
     @model_validator(mode="before")
@@ -148,11 +147,16 @@ class TrainSet(Part):
     loss: Loss
 
 
-def require_folder_names(what: str, names: Iterable[str]) -> None:
-    """Raise ValueError for a name that cannot be a folder's."""
-    for name in names:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", name):
-            raise ValueError(f"{what}: {name!r} cannot name a folder: use letters, digits, '_' and '-'")
+def named_folders(what: str) -> AfterValidator:
+    """Return a validator of a mapping, which raises ValueError for a key that cannot be a folder's name."""
+
+    def check(found: dict[str, Any]) -> dict[str, Any]:
+        for name in found:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", name):
+                raise ValueError(f"{what}: {name!r} cannot name a folder: use letters, digits, '_' and '-'")
+        return found
+
+    return AfterValidator(check)
 
 
 class Data(Part):
@@ -160,13 +164,13 @@ class Data(Part):
 
     lists = frozenset({"train", "eval", "ignore"})
     train: tuple[str, ...] = Field(min_length=1)
-    more: dict[str, TrainSet] = Field(default_factory=dict)
+    more: Annotated[dict[str, TrainSet], named_folders("more")] = Field(default_factory=dict)
     eval: tuple[str, ...] | None = Field(None, min_length=1)
     eval_ratio: float | None = Field(None, gt=0, lt=1)
     validation_ratio: float | None = Field(None, gt=0, lt=1)
     columns: dict[str, str] = Field(default_factory=dict)
     ignore: tuple[str, ...] = ()
-    encoding: str | None = None
+    encoding: Annotated[str | None, AfterValidator(require_encoding)] = None
     instruction: str | None = Field(None, min_length=1)
     min_label: float | None = None
     max_label: float | None = None
@@ -175,31 +179,12 @@ class Data(Part):
     overlap: Literal["drop", "keep"] = "drop"
     seed: int = 42
 
-    @field_validator("more")
-    @classmethod
-    def _folder_names(cls, value: dict[str, TrainSet]) -> dict[str, TrainSet]:
-        require_folder_names("more", value)
-        return value
-
-    @field_validator("encoding")
-    @classmethod
-    def _known_encoding(cls, name: str | None) -> str | None:
-        return require_encoding(name)
-
     @model_validator(mode="after")
-    def _one_eval(self) -> Data:
+    def _agree(self) -> Data:
         if (self.eval is None) == (self.eval_ratio is None):
             raise ValueError("say what to measure on: eval (files) or eval_ratio (a share of train), one of the two")
-        return self
-
-    @model_validator(mode="after")
-    def _no_overlap(self) -> Data:
         if self.overlap == "keep" and self.eval is None:
             raise ValueError("overlap: keep is about queries that eval has too; eval_ratio puts none on both sides")
-        return self
-
-    @model_validator(mode="after")
-    def _label_range(self) -> Data:
         if self.max_label is None:
             if self.min_label is not None:
                 raise ValueError("min_label needs max_label: labels are scaled from the one to the other")
@@ -319,14 +304,8 @@ class Evaluate(Part):
     generate: int = Field(32, ge=0)
     max_new_tokens: int = Field(128, ge=1)
     test_prompt: str | None = Field(None, min_length=1)
-    guard: dict[str, Guard] = Field(default_factory=dict)
+    guard: Annotated[dict[str, Guard], named_folders("guard")] = Field(default_factory=dict)
     seed: int = 42
-
-    @field_validator("guard")
-    @classmethod
-    def _folder_names(cls, value: dict[str, Guard]) -> dict[str, Guard]:
-        require_folder_names("guard", value)
-        return value
 
 
 class Export(Part):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import os
 import re
@@ -78,7 +79,10 @@ def load_source(path: Path) -> Source:
 
 def parse_source(text: str, path: str) -> Source:
     """Parse recipe text. Raises RecipeError when it is not one YAML mapping; other problems are collected."""
-    _refuse_unprintable(text, path)
+    if found := _UNPRINTABLE.search(text):
+        line, column = text.count("\n", 0, found.start()) + 1, found.start() - text.rfind("\n", 0, found.start())
+        message = f"not valid YAML: the character U+{ord(found[0]):04X} cannot stand in it"
+        raise RecipeError(message, hint="remove it: it is invisible in most editors", where=Where(path, line, column))
     try:
         reader = _Reader(path)
         data = reader.read(text, ())
@@ -91,13 +95,16 @@ def parse_source(text: str, path: str) -> Source:
         hint = "start from: orch init recipe.yaml"
         raise RecipeError("a recipe is a mapping of keys to values", hint=hint, where=Where(path, 1))
     secrets = find_secrets(os.environ)
-    found = _find_secrets(text, path, secrets) or _find_written_secrets(data, (), reader.places, Where(path), secrets)
-    return Source(path, data, reader.places, (*found, *reader.problems))
+    # comments too: a run folder keeps a copy of them
+    lines = ((Where(path, number), describe_secret(line, secrets)) for number, line in enumerate(text.splitlines(), 1))
+    shown = [_build_secret_problem("the line", secret, where) for where, secret in lines if secret]
+    hidden = shown or _find_written_secrets(data, (), reader.places, Where(path), secrets)
+    return Source(path, data, reader.places, (*hidden, *reader.problems))
 
 
 def apply_overrides(source: Source, overrides: tuple[str, ...]) -> Source:
     """Return the source with each `a.b=value` set. Raises RecipeError for text that is not of that form."""
-    data, places = _copy(source.data), dict(source.places)
+    data, places = copy.deepcopy(source.data), dict(source.places)
     problems, secrets = [], find_secrets(os.environ)
     for text in overrides:
         where = Where(f"--set {_shown(text)}")
@@ -160,39 +167,19 @@ def parse_value(raw: str, where: Where) -> tuple[Any, list[Problem]]:
     return value, [replace(problem, where=where) for problem in reader.problems]
 
 
-def _refuse_unprintable(text: str, path: str) -> None:
-    found = _UNPRINTABLE.search(text)
-    if found:
-        line, column = text.count("\n", 0, found.start()) + 1, found.start() - text.rfind("\n", 0, found.start())
-        message = f"not valid YAML: the character U+{ord(found[0]):04X} cannot stand in it"
-        raise RecipeError(message, hint="remove it: it is invisible in most editors", where=Where(path, line, column))
-
-
-def _find_secrets(text: str, path: str, secrets: Mapping[str, str]) -> list[Problem]:
-    """Return the lines that hold a token or a URL with a password, comments too: a run folder keeps a copy of them."""
-    lines = enumerate(text.splitlines(), 1)
-    found = ((number, describe_secret(line, secrets)) for number, line in lines)
-    return [_build_secret_problem("the line", secret, Where(path, number)) for number, secret in found if secret]
-
-
 def _find_written_secrets(
     value: Any, key: Key, places: dict[Key, Where], where: Where, secrets: Mapping[str, str]
 ) -> list[Problem]:
     """Return the values that hold a secret which no line shows: YAML may escape it, or break it over lines."""
     where = places.get(key, where)
-    if isinstance(value, dict):
-        items = [*value.items()]
-        problems = [
-            found for name in value for found in _find_written_secrets(name, (*key, name), places, where, secrets)
-        ]
-    elif isinstance(value, list):
-        items, problems = [*enumerate(value)], []
-    else:
+    if not isinstance(value, dict | list):
         secret = describe_secret(value, secrets) if isinstance(value, str) else None
         return [_build_secret_problem("the value", secret, where)] if secret else []
-    for name, item in items:
-        problems += _find_written_secrets(item, (*key, name), places, where, secrets)
-    return problems
+    parts = [(name, name) for name in value] if isinstance(value, dict) else []
+    parts += [*(value.items() if isinstance(value, dict) else enumerate(value))]
+    return [
+        found for name, part in parts for found in _find_written_secrets(part, (*key, name), places, where, secrets)
+    ]
 
 
 def _build_secret_problem(what: str, secret: str, where: Where) -> Problem:
@@ -215,12 +202,6 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, path: str) -> RecipeEr
     elif "tag" in problem:
         hint = "remove the tag (what begins with !): recipes hold plain values"
     return RecipeError(f"not valid YAML: {problem}", hint=hint, where=where)
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, list) else value
 
 
 class _Reader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,10 @@ FOLDER = Path(__file__).parent  # of the snapshots, and of the tables of words
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 _NEAR = 0.78  # what is less alike is another word: use_badam is no use_dora
 _TOKENS = "new_special_tokens"  # a comma may be one of them, or a part of one
+_ARTICLES = {
+    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text",
+    "list[str]": "a list of words", "dict": "a mapping", "json": "a mapping or a JSON file",
+}  # fmt: skip
 # How other tools write a choice.
 _WORDS = {
     "bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32",
@@ -64,7 +69,7 @@ def is_exact(name: str, found: VersionSet, versions: Mapping[str, str]) -> bool:
 def is_near(name: str, found: VersionSet, versions: Mapping[str, str]) -> bool:
     """Tell whether the snapshot was taken from the same minor versions: they differ in no argument."""
     near = [package for package in read_snapshot(name)["deciding"] if package in versions]
-    return bool(near) and all(_three(found.versions[one])[:2] == _three(versions[one])[:2] for one in near)
+    return bool(near) and all(_count(found.versions[one]) // 1_000 == _count(versions[one]) // 1_000 for one in near)
 
 
 def find_set(name: str, versions: Mapping[str, str] | None) -> VersionSet:
@@ -77,12 +82,12 @@ def find_set(name: str, versions: Mapping[str, str] | None) -> VersionSet:
     if versions is None or own not in versions:
         return sets[0]
 
+    def apart(one: VersionSet, package: str, unit: int = 1) -> int:
+        version = one.versions[package]
+        return abs(_count(version) // unit - _count(versions.get(package, version)) // unit)
+
     def distance(one: VersionSet) -> tuple[int, ...]:
-        return (
-            _minors_apart(one.versions[own], versions[own]),
-            *(_apart(one.versions[package], versions.get(package, one.versions[package])) for package in others),
-            _apart(one.versions[own], versions[own]),
-        )
+        return (apart(one, own, 1_000), *(apart(one, package) for package in others), apart(one, own))
 
     return min(sets, key=distance)
 
@@ -99,20 +104,10 @@ def describe_versions(name: str, versions: Mapping[str, str]) -> str:
     )
 
 
-def _three(version: str) -> tuple[int, int, int]:
-    """Return the first three numbers of a version; what is not there counts as 0."""
+def _count(version: str) -> int:
+    """Return a version's first three numbers as one, three digits each; what is not there counts as 0."""
     major, minor, patch = (*parse_release(version), 0, 0, 0)[:3]
-    return major, minor, patch
-
-
-def _apart(one: str, other: str) -> int:
-    (a, b, c), (d, e, f) = _three(one), _three(other)
-    return abs((a - d) * 1_000_000 + (b - e) * 1_000 + (c - f))
-
-
-def _minors_apart(one: str, other: str) -> int:
-    (a, b, _), (d, e, _) = _three(one), _three(other)
-    return abs((a - d) * 1_000 + (b - e))
+    return major * 1_000_000 + minor * 1_000 + patch
 
 
 @dataclass(frozen=True)
@@ -236,7 +231,7 @@ def coerce(argument: Argument, value: Any) -> Any | Problem:
 
     YAML reads `1e-4` as text and `no` as a boolean; the backend's own type decides.
     """
-    problem = Problem(f"{argument.name}: expected {_article(argument.type)}, got {value!r}")
+    problem = Problem(f"{argument.name}: expected {_ARTICLES[argument.type]}, got {value!r}")
     if value is None:
         return Problem(f"{argument.name} has no value", "give one, or remove the line")
     if argument.type == "list[str]":
@@ -250,16 +245,21 @@ def coerce(argument: Argument, value: Any) -> Any | Problem:
     if isinstance(value, dict | list):
         return _one_place(value) if argument.name == "report_to" else problem
     if argument.type == "bool":
-        return _boolean(str(value).lower(), problem)
-    if argument.type in {"int", "float"}:
-        return _number(argument, value, problem)
-    return _text(argument, value)
+        word = str(value).lower()
+        if word == "auto":  # axolotl's bf16: auto
+            return replace(problem, hint="remove it: left out, the trainer or the hardware decides")
+        return word in _TRUE if word in _TRUE | _FALSE else problem
+    return _number(argument, value, problem) if argument.type in {"int", "float"} else _text(argument, value)
 
 
 def _text(argument: Argument, value: Any) -> str | Problem:
     text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
     if argument.choices and text not in argument.choices:
-        return _refuse_choice(argument, text)
+        choices = [choice for choice in argument.choices if choice != "None"]  # Python's word for: left out
+        near = difflib.get_close_matches(text, choices, n=1)
+        own = _WORDS.get(text) if _WORDS.get(text) in choices else next(iter(near), None)
+        hint = f"say {own}" if own else "choose one of them, or remove it"
+        return Problem(f"{argument.name}: {text!r} is not one of {', '.join(choices)}", hint)
     if argument.name == "report_to" and len(text.replace(",", " ").split()) > 1:
         return _one_place(text)
     return text
@@ -269,37 +269,13 @@ def _one_place(value: Any) -> Problem:
     return Problem(f"report_to: {value!r}: this trainer takes one name here", "keep one of them, or say all")
 
 
-def _refuse_choice(argument: Argument, text: str) -> Problem:
-    choices = [choice for choice in argument.choices or () if choice != "None"]  # Python's word for: left out
-    near = difflib.get_close_matches(text, choices, n=1)
-    own = _WORDS.get(text) if _WORDS.get(text) in choices else near[0] if near else None
-    hint = f"say {own}" if own else "choose one of them, or remove it"
-    return Problem(f"{argument.name}: {text!r} is not one of {', '.join(choices)}", hint)
-
-
-def _boolean(word: str, problem: Problem) -> bool | Problem:
-    if word == "auto":  # axolotl's bf16: auto
-        return replace(problem, hint="remove it: left out, the trainer or the hardware decides")
-    return word in _TRUE if word in _TRUE | _FALSE else problem
-
-
 def _number(argument: Argument, value: Any, problem: Problem) -> Any | Problem:
-    if isinstance(value, bool):
-        return problem
     try:
         number = float(value)
     except ValueError:
         return problem
-    if number != number or number in {float("inf"), float("-inf")}:  # noqa: PLR0124  (NaN is not itself)
+    if isinstance(value, bool) or not math.isfinite(number):
         return problem
     if argument.type == "int":
         return int(number) if number == int(number) else problem
     return int(number) if isinstance(value, int) else number
-
-
-def _article(kind: str) -> str:
-    names = {
-        "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text",
-        "list[str]": "a list of words", "dict": "a mapping", "json": "a mapping or a JSON file",
-    }  # fmt: skip
-    return names[kind]
