@@ -45,27 +45,16 @@ _SMOKE_LENGTHS = {"embedding": 256, "reranker": 512, "sft": 512}
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
-def _loss_environment(loss: Loss | None, *, generative: bool) -> dict[str, str]:
+def _list_loss_variables(loss: Loss | None, *, generative: bool) -> tuple[Note, ...]:
     """Return every environment variable that decides the loss; none is left to ms-swift's own default."""
-    env = dict(ANSWERS) if generative else {}
+    notes = [Note("train", *answer, "default", _SHOWN) for answer in (ANSWERS if generative else {}).items()]
     for name, setting in loss.facts.settings.items() if loss else ():
         given = getattr(loss, name)
         value = setting.default if given is None else given
         if setting.variable and value is not None:
-            env[setting.variable] = str(value).lower() if isinstance(value, bool) else str(value)
-    return env
-
-
-def _explain_environment(loss: Loss | None, env: Mapping[str, str]) -> tuple[Note, ...]:
-    """Return where each variable of `_loss_environment` comes from, for `orch render --explain`."""
-    settings = loss.facts.settings if loss else {}
-    names = {setting.variable: name for name, setting in settings.items()}
-    notes = []
-    for variable, value in env.items():
-        name = names.get(variable)
-        given = name is not None and getattr(loss, name) is not None
-        origin, why = ("recipe", f"loss.{name}") if given else ("default", _SHOWN)
-        notes.append(Note("train", variable, value, origin, why))
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            origin, why = ("default", _SHOWN) if given is None else ("recipe", f"loss.{name}")
+            notes.append(Note("train", setting.variable, text, origin, why))
     return tuple(notes)
 
 
@@ -82,11 +71,6 @@ def _prepare_loss(loss: Loss | None) -> dict[str, Any]:
         if setting := loss.facts.settings.get(name):
             flags[name.replace("_", "-")] = getattr(loss, name) or setting.default
     return flags
-
-
-def query_prompt(instruction: str | None) -> str:
-    """Return what stands in front of a query: Qwen3-Embedding's form, inline, and without a blank behind the colon."""
-    return f"Instruct: {instruction}\nQuery:" if instruction else ""
 
 
 def _build_scoring(
@@ -106,7 +90,8 @@ def _build_scoring(
         return {
             "scorer": "embedding",
             **tool,
-            "query_prompt": query_prompt(instruction),
+            # Qwen3-Embedding's form, inline, and without a blank behind the colon
+            "query_prompt": f"Instruct: {instruction}\nQuery:" if instruction else "",
             "document_prompt": "",
             "pooling": "cls" if job.model.family == "encoder" else "lasttoken",
             "normalize": True,
@@ -151,8 +136,9 @@ def _smoke_scale(job: Job) -> SmokeScale:
 
 def _build_training(job: Job, *, model: str, data: str, output: str) -> Training:
     """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
-    named = _require_named(job)
-    translation = job.backend.translate(job)
+    named, translation = find_swift_model(job.model, job.recipe.task, job.versions), job.backend.translate(job)
+    if isinstance(named, Problem):  # check_job has said it already, where a recipe was checked
+        raise RecipeError.from_problems([named])
     loss = job.loss if job.recipe.task != "sft" else None
     task_type = find_task_type(job.model, job.recipe.task, translation.arguments)
     arguments = _list_arguments(job, ArgumentList(translation), named, model=model, data=data, output=output)
@@ -160,23 +146,25 @@ def _build_training(job: Job, *, model: str, data: str, output: str) -> Training
     env = {"HF_DATASETS_CACHE": output.removesuffix("/output") + "/cache"}
     if job.hardware.kind == "cpu" and job.world_size() > 1:
         env["ACCELERATE_USE_CPU"] = "true"  # or each process trains alone and writes the same files
-    loss_env = _loss_environment(loss, generative=task_type == GENERATIVE)
-    repeatable = deterministic_environment(job, values["seed"])
+    variables = _list_loss_variables(loss, generative=task_type == GENERATIVE)
+    env |= {note.argument: note.value for note in variables}
     rows = count_step_rows(job, values)
+    # ms-swift trains on other rows than it reads: parts of long ones, or several packed into one
+    others = values["truncation_strategy"] == "split" or any(values.get(name) for name in ("packing", "streaming"))
     return finish_training(
         job,
         arguments,
         template="swift/train.j2",
         template_values={"deepspeed": _deepspeed(job) is not None, "arguments": arguments.items()},
-        env=repeatable | job.environment() | env | loss_env | translation.env,
+        env=deterministic_environment(job, values["seed"]) | job.environment() | env | translation.env,
         files=(File("files/ds_config.json", job.deepspeed_text),) if job.deepspeed_text else (),
-        notes_after=_explain_environment(loss, loss_env),
+        notes_after=variables,
         prepare=_prepare_flags(job, values) | _prepare_loss(loss),
         scoring=_build_scoring(job, named, values, loss, task_type),
         weights=f"{output}/{name_checkpoint(job, last='last-checkpoint')}",
         resume=Resume("--resume_from_checkpoint", output),
         full_batch_rows=rows if values.get("dataloader_drop_last") else 1,
-        counts_rows=not _makes_other_rows(values),
+        counts_rows=not others,
         flat_loss=find_constant_loss(loss, values, rows),
     )
 
@@ -193,18 +181,6 @@ def _merge(job: Job, base: str, adapter: str, output: str) -> Command:
         adapter=adapter,
         out=output,
     )
-
-
-def _makes_other_rows(values: Mapping[str, Any]) -> bool:
-    """Tell whether ms-swift trains on other rows than it reads: parts of long ones, or several packed into one."""
-    return values["truncation_strategy"] == "split" or any(values.get(name) for name in ("packing", "streaming"))
-
-
-def _require_named(job: Job) -> SwiftModel:
-    named = find_swift_model(job.model, job.recipe.task, job.versions)
-    if isinstance(named, Problem):  # check_job has said it already, where a recipe was checked
-        raise RecipeError(named.message, hint=named.hint)
-    return named
 
 
 def _list_arguments(
@@ -248,42 +224,32 @@ def _list_arguments(
     put_limit(found, job)
     if wants_best(job):  # without a best one, ms-swift fails on linking to nothing, once it has trained
         found.put("create_checkpoint_symlink", True, "orch", "`best` names the best checkpoint")
-    _put_fixed(found, job)
-    _put_precision(found, job, full=full)
-    _put_sharing(found, job)
-    put_determinism(found, job)
-    return found
-
-
-def _put_sharing(found: ArgumentList, job: Job) -> None:
-    if deepspeed := _deepspeed(job):
-        found.put("deepspeed", deepspeed, "recipe", "deepspeed")
-    if job.recipe.launch.shared_by == "fsdp" and not job.smoke:
-        found.put("fsdp", build_swift_fsdp(), "recipe", "launch.distributed; whole weights in every checkpoint")
-        found.put("gradient_checkpointing", False, "orch", "FSDP2 has activation_checkpointing for it")
-
-
-def _put_fixed(found: ArgumentList, job: Job) -> None:
     found.put("add_version", False, "orch", "the output folder is the run's own, also when it is resumed")
     found.put("check_model", False, "orch", "no question to a hub about files on this disk")
     put_trackers(found, job)
     put_timeout(found, job, "a lost process is noticed after half an hour, not after 208 days")
+    _put_hardware(found, job, full=full)
+    put_determinism(found, job)
+    return found
 
 
-def _put_precision(found: ArgumentList, job: Job, *, full: bool) -> None:
-    """Add dtype and mixed precision, all three: ms-swift turns fp16 on for weights in float32."""
+def _put_hardware(found: ArgumentList, job: Job, *, full: bool) -> None:
+    """Add dtype and mixed precision, all three: ms-swift turns fp16 on for weights in float32; and what is shared."""
     given, precision = found.given, job.hardware.precision
     half = next((name for name in ("bf16", "fp16") if given.get(name)), precision if precision != "fp32" else None)
     if {"bf16", "fp16"} & given.keys() and not (given.get("bf16") or given.get("fp16")):
         half = None
-    why = f"{job.hardware}"
-    if full and half:
-        why = "full training: in half precision small steps would be rounded away"
+    why = "full training: in half precision small steps would be rounded away" if full and half else f"{job.hardware}"
     found.put("torch_dtype", "float32" if full or half is None else _DTYPES[half], "hardware", why)
     found.put("bf16", half == "bf16", "hardware", f"{job.hardware}")
     found.put("fp16", half == "fp16", "hardware", f"{job.hardware}")
     if job.hardware.kind == "cpu" and job.world_size() > 1:
         found.put("ddp_backend", "gloo", "hardware", "several processes on a CPU")
+    if deepspeed := _deepspeed(job):
+        found.put("deepspeed", deepspeed, "recipe", "deepspeed")
+    if job.recipe.launch.shared_by == "fsdp" and not job.smoke:
+        found.put("fsdp", build_swift_fsdp(), "recipe", "launch.distributed; whole weights in every checkpoint")
+        found.put("gradient_checkpointing", False, "orch", "FSDP2 has activation_checkpointing for it")
 
 
 def _deepspeed(job: Job) -> str | None:

@@ -18,6 +18,7 @@ from orchestrator.backends.swift_models import (
     find_swift_model,
     find_task_type,
 )
+from orchestrator.backends.trainer import wants_best
 from orchestrator.backends.trainer_checks import (
     COMMON,
     WHEN,
@@ -47,11 +48,6 @@ _FITS = "positives only: infonce; labels 0 and 1: contrastive or online_contrast
 _READS_GROUPS = (3, 12)
 
 
-def _generates_for_the_best(job: Job, train: Train, _: Condition) -> bool:
-    best = job.recipe.checkpoint in {None, "best"} and job.recipe.data.validation_ratio is not None
-    return bool(train["predict_with_generate"]) and (best or job.recipe.task != "sft")
-
-
 def _is_unknown(job: Job, train: Train, row: Condition) -> bool:
     given = train[row.argument] if isinstance(train[row.argument], list) else [train[row.argument]]
     brings_own = train.get("external_plugins") or train.get("custom_register_path")
@@ -63,23 +59,9 @@ def _is_no_fsdp(_: Job, train: Train, __: Condition) -> bool:
     return bool(said) and said != "fsdp2" and not said.endswith(".json") and not said.strip().startswith("{")
 
 
-def _saves_shards(job: Job, train: Train, row: Condition) -> bool:
-    return not _is_no_fsdp(job, train, row) and not gathers_weights(train["fsdp"])
-
-
 def _lacks_length(_: Job, train: Train, row: Condition) -> bool:
     value = train["rope_scaling"].strip()
     return not value.startswith("{") and (value not in row.among or not train.get("max_model_len"))
-
-
-def _splits_chats(job: Job, train: Train, _: Condition) -> bool:
-    splits = train["truncation_strategy"] == "split" and train.get("use_chat_template") is not False
-    return splits and job.recipe.task == "sft"
-
-
-def _classifies(job: Job, train: Train, _: Condition) -> bool:
-    scores = job.recipe.task == "reranker" and train.get("task_type") == SCORE_HEAD
-    return not (scores and train["num_labels"] == 1)
 
 
 # What a row's `when` names, beside those of every trainer.
@@ -89,7 +71,7 @@ _WHEN: dict[str, Applies] = {
     "never_ends": lambda _, train, __: bool(train["streaming"]) and train.get("max_steps", -1) <= 0,
     "has_deepspeed": lambda job, train, _: bool(train["fsdp"]) and job.recipe.deepspeed is not None,
     "is_no_fsdp": _is_no_fsdp,
-    "saves_shards": _saves_shards,
+    "saves_shards": lambda job, train, row: not (_is_no_fsdp(job, train, row) or gathers_weights(train["fsdp"])),
     "has_one_process": lambda job, train, _: (
         bool(train["fsdp"]) and job.hardware.kind == "cuda" and job.world_size() == 1
     ),
@@ -100,9 +82,17 @@ _WHEN: dict[str, Applies] = {
     "lacks_bits": lambda _, train, __: not train.get("quant_bits") and train["quant_method"] != "fp8",
     "trains_lora": lambda _, train, row: train[row.argument] > 0 and not is_full(train),
     "lacks_length": _lacks_length,
-    "splits_chats": _splits_chats,
-    "classifies": _classifies,
-    "generates_for_the_best": _generates_for_the_best,
+    "splits_chats": lambda job, train, _: (
+        job.recipe.task == "sft"
+        and train["truncation_strategy"] == "split"
+        and train.get("use_chat_template") is not False
+    ),
+    "classifies": lambda job, train, _: (
+        (job.recipe.task, train.get("task_type"), train["num_labels"]) != ("reranker", SCORE_HEAD, 1)
+    ),
+    "generates_for_the_best": lambda job, train, _: (
+        bool(train["predict_with_generate"]) and (wants_best(job) or job.recipe.task != "sft")
+    ),
     "is_unknown": _is_unknown,
 }
 _CONDITIONS = (*COMMON, *load_conditions("swift_conditions"))
@@ -141,21 +131,16 @@ def _check_model(job: Job, train: Train) -> Iterator[Found]:
     yield from check_code(job, "and ms-swift always runs it")
     reranks = job.model.score_head and job.recipe.task == "reranker"
     if reranks and find_task_type(job.model, job.recipe.task, train) != SCORE_HEAD:
-        message = (
-            f"{job.model.describe_head()}: as generative_reranker it would be asked for a word, and the head dropped"
-        )
-        yield (
-            ("train", "task_type"),
-            Problem(f"{job.model.describe_head()}: {message}", "say train: {task_type: reranker}"),
-        )
+        message = "as generative_reranker it would be asked for a word, and the head dropped"
+        message = f"{job.model.describe_head()}: {message}"
+        yield ("train", "task_type"), Problem(message, "say train: {task_type: reranker}")
 
 
 def _check_task(job: Job, train: Train) -> Iterator[Found]:
     known = TASK_TYPES[job.recipe.task]
     if train.get("task_type") in _CLASSIFIES:
-        message = (
-            f"task_type {train['task_type']}: Orch trains rerankers, embedding models and LLMs, and no classifiers"
-        )
+        asked = train["task_type"]
+        message = f"task_type {asked}: Orch trains rerankers, embedding models and LLMs, and no classifiers"
         hint = "remove task_type, num_labels and problem_type"
         hint += ": an LLM then learns to answer with the label as text" if job.recipe.task == "sft" else ""
         yield ("train", "task_type"), Problem(message, hint)
@@ -186,10 +171,10 @@ def _check_loss(job: Job) -> Iterator[Found]:
     task, train = job.recipe.task, job.recipe.train
     loss = job.loss
     if "loss_type" in train:
-        old = str(train["loss_type"])
+        old, known_types = str(train["loss_type"]), load_arguments("swift", job.versions)["loss_type"].choices or ()
         if job.recipe.loss is not None:
             yield ("train", "loss_type"), Problem("the loss is given twice", "keep `loss:`")
-        elif task == "sft" and old not in _of_llms(job):
+        elif task == "sft" and not (old in _LOSSES_OF_LLMS and old in known_types):
             message = f"loss_type {old!r}: an LLM learns the next token here, and ms-swift has no such loss for it"
             yield ("train", "loss_type"), Problem(message, "remove it; loss_scale weighs tokens")
         elif task != "sft" and old not in list_script_names(job.recipe.backend):
@@ -205,26 +190,16 @@ def _check_loss(job: Job) -> Iterator[Found]:
         hint = f"one of {known}" if known else "remove it: an LLM learns the next token"
         yield ("loss",), Problem(f"the loss {loss.type} is not for task: {task}", hint)
         return
-    yield from _check_fields(loss)
-    yield from _check_sizes(loss, job.model.hidden_size)
+    yield from _check_fields(loss, job.model.hidden_size)
 
 
-def _of_llms(job: Job) -> tuple[str, ...]:
-    """Return the losses of the next token that the installed version has under a name of their own."""
-    known = load_arguments("swift", job.versions)["loss_type"].choices or ()
-    return tuple(name for name in _LOSSES_OF_LLMS if name in known)
-
-
-def _check_fields(loss: Loss) -> Iterator[Found]:
+def _check_fields(loss: Loss, hidden_size: int | None) -> Iterator[Found]:
     yield from check_settings(loss)
     if loss.use_batch is False:
         for field in ("include_qq", "include_dd", "mask_fake_negative"):
             if getattr(loss, field):
                 message = f"{field} is about the batch's other texts, and use_batch is off"
                 yield ("loss", field), Problem(message, "remove one of the two")
-
-
-def _check_sizes(loss: Loss, hidden_size: int | None) -> Iterator[Found]:
     for size, weight in (loss.mrl_dims or {}).items():
         if size < 1 or weight <= 0:
             yield ("loss", "mrl_dims"), Problem(f"mrl_dims: {size} with weight {weight}", "both must be above 0")
@@ -247,10 +222,8 @@ def _check_tuner(train: Train) -> Iterator[Found]:
     tuner = train.get("tuner_type", train.get("train_type", "lora"))
     if tuner not in {"lora", "full"}:
         message = f"tuner_type {tuner!r}: only lora and full are merged and verified"
-        yield (
-            ("train", "tuner_type"),
-            Problem(message, _WORDS["tuners"].get(str(tuner), "say tuner_type: lora, or full")),
-        )
+        hint = _WORDS["tuners"].get(str(tuner), "say tuner_type: lora, or full")
+        yield ("train", "tuner_type"), Problem(message, hint)
     for name in _WORDS["lora"] if tuner == "full" else ():
         if name in train:
             yield ("train", name), Problem(f"full training has no {name}", "remove it, or say tuner_type: lora")
@@ -285,11 +258,8 @@ def _check_quantising(job: Job, train: Train) -> Iterator[Found]:
         yield ("train", "quant_method"), Problem(message, "say tuner_type: lora, or remove quant_method")
     known = _WORDS["bits"].get(str(method))
     if known is not None and str(bits) not in known:
-        message = (
-            f"quant_method {method} without quant_bits"
-            if bits is None
-            else f"{method} has no quant_bits {bits}: there is no such number of bits for it"
-        )
+        message = f"{method} has no quant_bits {bits}: there is no such number of bits for it"
+        message = f"quant_method {method} without quant_bits" if bits is None else message
         yield ("train", "quant_bits"), Problem(message, f"say quant_bits: {known[-1]}, one of {', '.join(known)}")
 
 

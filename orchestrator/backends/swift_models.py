@@ -6,7 +6,6 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from orchestrator.backends.arguments import find_set, load_words
@@ -67,15 +66,10 @@ class SwiftModel:
     why: str
 
 
-@cache
-def _load_registry(index: int) -> dict[str, KnownModel]:
-    """Return the text models by type that one of the snapshot's versions of ms-swift knows."""
-    return {one.model_type: one for one in list_known() if one.text and index in one.sets}
-
-
 def find_swift_model(model: BaseModel, task: str, versions: Mapping[str, str] | None = None) -> SwiftModel | Problem:
     """Return how ms-swift calls `model` for `task`: as the recipe says, by its hub id, or by its architecture."""
-    registry = _load_registry(find_set("swift_models", versions).index)
+    index = find_set("swift_models", versions).index
+    registry = {one.model_type: one for one in list_known() if one.text and index in one.sets}
     if model.model_type:
         return _given(model, task, registry)
     found, why = _find_fitting(model, task, registry)
@@ -129,7 +123,9 @@ def _given(model: BaseModel, task: str, registry: dict[str, KnownModel]) -> Swif
 
 def _with_template(model: BaseModel, known: KnownModel, why: str) -> SwiftModel | Problem:
     """Return a model of a known type with its prompt, or what to say where the type's models have several."""
-    if model.template and (near := _find_near_template(model.template)):
+    prompts = {template for one in list_known() if 0 in one.sets for template in one.templates}
+    asked = model.template if model.template not in prompts | _UNLISTED else None
+    if asked and (near := _find_near(asked, sorted(prompts))):
         return Problem(f"ms-swift knows no template {model.template!r}", f"did you mean {near!r}?")
     only = len(known.templates) == 1 or known.model_type in _FIRST_FITS
     template = model.template or known.find_template(model.name) or (next(iter(known.templates)) if only else None)
@@ -211,12 +207,6 @@ def _fits(model_type: str, task: str) -> bool:
     if task in PACKAGED:
         return model_type in PACKAGED[task]
     return not any(part in model_type for part in _NOT_CHAT)
-
-
-def _find_near_template(name: str) -> str | None:
-    """Return the prompt of a listed model that a name is nearly, None where it is one, or like none of them."""
-    templates = {template for one in list_known() if 0 in one.sets for template in one.templates}
-    return None if name in templates | _UNLISTED else _find_near(name, sorted(templates))
 
 
 def _find_near(name: str, types: list[str]) -> str | None:
