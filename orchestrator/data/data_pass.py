@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.data.fit import InBatchNegatives, LossFit, explain_unmeasurable
-from orchestrator.data.ledger import BadRows, Findings, InputFile, Ledger, PassResult, SplitThresholds
+from orchestrator.data.ledger import BadRows, Findings, InputFile, Ledger, PassResult
 from orchestrator.data.reading.json_rows import Row
 from orchestrator.data.reading.packed import AUTO
 from orchestrator.data.reading.readers import Source, require_readable, show_path
@@ -26,9 +26,9 @@ from orchestrator.data.rows.texts import build_fault, quote
 from orchestrator.data.rows.unread import UnreadTexts
 from orchestrator.data.sides import (
     KEEP_OVERLAP,
-    VALIDATION_SALT,
+    SALTS,
     AllOrNone,
-    HashRange,
+    Cut,
     LabelSources,
     Measurements,
     Order,
@@ -36,7 +36,6 @@ from orchestrator.data.sides import (
     Side,
     Sink,
     find_threshold,
-    hash_query,
 )
 from orchestrator.data.tokens import (
     EstimatedCounter,
@@ -58,7 +57,7 @@ _OFFSETS = (1 << _OFFSET_BITS) - 1
 def run_data_pass(
     request: Request,
     *,
-    thresholds: SplitThresholds | None = None,
+    thresholds: dict[str, int] | None = None,
     on_train: Sink | None = None,
     on_eval: Sink | None = None,
     on_validation: Sink | None = None,
@@ -66,8 +65,8 @@ def run_data_pass(
 ) -> PassResult:
     """Read every file of the request once and hand each kept record on, eval files first.
 
-    `thresholds` stands in for the request's ratios where an earlier pass returned `adjusted`: a ratio had left a side
-    without queries. `on_progress` is told (bytes read, bytes in all), about once a second. Raises DataError when a file
+    `thresholds` of the sides that are split off stand in for the request's ratios, where an earlier pass returned them
+    as `adjusted`. `on_progress` is told (bytes read, bytes in all), about once a second. Raises DataError when a file
     cannot be read at all; bad rows are counted, not raised.
     """
     return _Pass(request, thresholds, (on_train, on_eval, on_validation), on_progress).run()
@@ -79,16 +78,16 @@ class _Pass:
     def __init__(
         self,
         request: Request,
-        thresholds: SplitThresholds | None,
+        thresholds: dict[str, int] | None,
         sinks: tuple[Sink | None, Sink | None, Sink | None],
         on_progress: Callable[[int, int], None] | None,
     ) -> None:
         self.request = request
-        self.thresholds = thresholds or SplitThresholds(
-            *(None if one is None else find_threshold(one) for one in (request.eval_ratio, request.validation_ratio))
-        )
-        self.has_eval = bool(request.eval_files) or self.thresholds.eval is not None
-        self.draws, self.validation_draws = HashRange(), HashRange()
+        ratios = {"eval": request.eval_ratio, "validation": request.validation_ratio}
+        if thresholds is None:
+            thresholds = {name: find_threshold(ratio) for name, ratio in ratios.items() if ratio is not None}
+        self.cuts = {name: Cut(cut, request.seed, SALTS[name]) for name, cut in thresholds.items()}
+        self.has_eval = bool(request.eval_files) or "eval" in self.cuts
         self.findings = Findings()
         self.bad = BadRows()
         kind = request.rules.kind
@@ -113,7 +112,7 @@ class _Pass:
     def sides(self) -> list[Side]:
         sides = [self.train] if self.request.train_files else []
         sides += [self.eval] if self.has_eval else []
-        return sides if self.thresholds.validation is None else [*sides, self.validation]
+        return [*sides, self.validation] if "validation" in self.cuts else sides
 
     def run(self) -> PassResult:
         with contextlib.ExitStack() as spools:
@@ -165,13 +164,13 @@ class _Pass:
             source = Source(path, on_bytes=self._report, encoding=self.request.encoding)
             self.sources.append(source)
             for row in islice(source.rows(), self.request.first_rows):
-                side.tally.rows_in += 1
+                side.ledger.rows_in += 1
                 if record := self._take(shown, row, source, side):
                     yield shown, record
-            side.tally.files += [
+            side.ledger.files += [
                 InputFile(show_path(one.path), one.sha256, one.rows_in) for one in (source, *source.beside)
             ]
-            texts = source.beside if self.request.corpus and (side is self.eval or self.thresholds.eval) else ()
+            texts = source.beside if self.request.corpus and (side is self.eval or "eval" in self.cuts) else ()
             for one in texts[:1]:  # the corpus; behind it the queries
                 message = f"{one.name} has {one.rows_in} documents: those that no row names are not searched"
                 self.findings.warn("corpus-in-part", message, example=shown)
@@ -197,7 +196,7 @@ class _Pass:
             self._drop_bad(side, path, row.line, checked)
             return None
         if self.request.rules.kind == "labelled":
-            self.label_sources[side.tally.side].note(checked.row, path, row.line)
+            self.label_sources[side.name].note(checked.row, path, row.line)
         if checked.unread:
             self.unread.note(checked.unread, path, row.line)
         if checked.unknown_keys:
@@ -212,7 +211,7 @@ class _Pass:
             if isinstance(record, Chat) and not record.learns:
                 dropped = ("nothing-to-learn", "no answer of the conversation is to be learnt")
         if dropped:
-            self.findings.drop(side.tally, path, row.line, *dropped)
+            self.findings.drop(side.ledger, path, row.line, *dropped)
             return None
         self.samples.note(path, row.line, has=checked.is_sample)
         return record
@@ -236,7 +235,7 @@ class _Pass:
         return checked.record if isinstance(checked, Accepted) else None
 
     def _drop_bad(self, side: Side, path: str, line: int, fault: Fault) -> None:
-        self.findings.drop(side.tally, path, line, fault.code, fault.message)
+        self.findings.drop(side.ledger, path, line, fault.code, fault.message)
         self.bad.add(fault, path, line)
 
     def _warn_row(self, checked: Accepted, record: Record, place: str) -> None:
@@ -263,27 +262,22 @@ class _Pass:
         self._offer(self.eval, path, record)
 
     def _take_train(self, path: str, record: Record) -> None:
-        if (self.request.eval_files or self.request.seen) and self.overlap.drops_leak(self.train.tally, path, record):
+        if (self.request.eval_files or self.request.seen) and self.overlap.drops_leak(self.train.ledger, path, record):
             return
-        for cut, draws, salt, side in (
-            (self.thresholds.eval, self.draws, "", self.eval),
-            (self.thresholds.validation, self.validation_draws, VALIDATION_SALT, self.validation),
-        ):
-            if cut is None:
-                continue
-            place = hash_query(record.split_text, self.request.seed, salt=salt)
-            draws.add(place)
-            if place < cut:
-                self.train.tally.moved[side.tally.side] += 1
-                side.tally.rows_in += 1
-                (self._take_eval if side is self.eval else partial(self._offer, side))(path, record)
-                return
-        self._offer(self.train, path, record)
+        side = self.train
+        if "eval" in self.cuts and self.cuts["eval"].takes(record.split_text):
+            side = self.eval
+            self.train.ledger.moved_to_eval += 1
+        elif "validation" in self.cuts and self.cuts["validation"].takes(record.split_text):
+            side = self.validation
+            self.train.ledger.moved_to_validation += 1
+        side.ledger.rows_in += side is not self.train
+        (self._take_eval if side is self.eval else partial(self._offer, side))(path, record)
 
     def _merge(self, side: Side) -> None:
         """Offer the groups of a side whose rows are merged, now that all of them are read."""
         for path, group, rows in side.merger.groups() if side.merger else ():
-            side.tally.merged = (side.tally.merged or 0) + rows - 1
+            side.ledger.merged = (side.ledger.merged or 0) + rows - 1
             self._offer_whole(side, path, group)
 
     def _offer(self, side: Side, path: str, record: Record) -> None:
@@ -309,7 +303,7 @@ class _Pass:
 
     def _leave_out(self, side: Side, path: str, line: int, code: str, message: str) -> None:
         """Drop a group that is no fault, and say so."""
-        self.findings.drop(side.tally, path, line, code, message)
+        self.findings.drop(side.ledger, path, line, code, message)
         side.statistics.leave_out(code)
         self.findings.warn(code, f"queries left out: {{n}}; {REASONS[code].what}", example=f"{path}:{line}")
 
@@ -330,7 +324,7 @@ class _Pass:
                 elif side is self.validation:
                     self.order.note(record)
                 elif side is self.train and self.has_eval:
-                    self.overlap.note_kept_train(record, is_split=self.thresholds.eval is not None)
+                    self.overlap.note_kept_train(record, is_split="eval" in self.cuts)
                 if side.fit:
                     side.fit.note(path, record, self.findings)
 
@@ -358,20 +352,18 @@ class _Pass:
         refusals += self.fit.problems()
         refusals += self.in_batch.finish(self.findings) if self.in_batch else []
         refusals += self._find_samples()
-        if self.request.ranks_validation and self.validation.tally.kept and self.request.first_rows is None:
+        if self.request.ranks_validation and self.validation.ledger.kept and self.request.first_rows is None:
             refusals += self.order.problem()
         self.overlap.warn_shared()
         stats: dict[str, Any] = {"version": STATS_VERSION, "kind": self.request.rules.kind}
         for side in self.sides:
-            stats[side.tally.side] = side.statistics.to_json()
+            side.ledger.close()
+            stats[side.name] = side.statistics.to_json()
         self._warn_cut()
-        ledger = Ledger(
-            {side.tally.side: side.tally.close() for side in self.sides},
-            tuple(self.findings.dropped_rows),
-            self.findings.warnings(),
-        )
+        sides = {side.name: side.ledger for side in self.sides}
+        ledger = Ledger(sides, tuple(self.findings.dropped_rows), self.findings.warnings())
         refusals += self._find_empty_side(ledger)
-        return PassResult(ledger, stats, tuple(refusals), tuple(self.bad.sum_up()), self._adjust_thresholds())
+        return PassResult(ledger, stats, tuple(refusals), tuple(self.bad.sum_up()), self._adjust())
 
     def _find_unseen_columns(self) -> list[Problem]:
         """Return that columns which are to be renamed are in no row at all."""
@@ -404,22 +396,19 @@ class _Pass:
             for problem in sources.problem(ranged=rules.label_range != (0, 1), needs_negatives=not self.request.corpus)
         ]
 
-    def _adjust_thresholds(self) -> SplitThresholds | None:
-        """Return the thresholds of another pass, or None; for validation only where those for eval are right."""
-        adjusted = None if self.thresholds.eval is None else self.draws.adjust(self.thresholds.eval)
-        if adjusted is not None:
-            return SplitThresholds(adjusted, self.thresholds.validation)
-        adjusted = (
-            None if self.thresholds.validation is None else self.validation_draws.adjust(self.thresholds.validation)
-        )
-        return None if adjusted is None else SplitThresholds(self.thresholds.eval, adjusted)
+    def _adjust(self) -> dict[str, int] | None:
+        """Return the thresholds of another pass, or None; for validation only where that for eval is right."""
+        for name, cut in self.cuts.items():
+            if cut.adjusted is not None:
+                return {other: one.threshold for other, one in self.cuts.items()} | {name: cut.adjusted}
+        return None
 
     def _find_empty_side(self, ledger: Ledger) -> list[Problem]:
         for name, found in reversed(ledger.sides.items()):
             if found.kept:
                 continue
-            split = self.validation_draws if name == "validation" else self.draws
-            if split.high >= 0 and not split.can_split:
+            cut = self.cuts.get("validation" if name == "validation" else "eval")
+            if cut and cut.has_one_query:
                 why = "no validation can be split off" if name == "validation" else "they cannot be split"
                 return [problem_of("too-few-queries", f"all usable rows have one query, so that {why}")]
             why = ", ".join(f"{code} {count}" for code, count in found.dropped.items())
@@ -429,7 +418,7 @@ class _Pass:
         return []
 
     def _warn_cut(self) -> None:
-        tokens = [(side.tally.side, side.statistics.tokens) for side in self.sides]
+        tokens = [(side.name, side.statistics.tokens) for side in self.sides]
         cut = [(name, found) for name, found in tokens if found and found.texts_cut]
         if cut:
             split = isinstance(self.request.budget, TokenLimit) and self.request.budget.truncation == "split"

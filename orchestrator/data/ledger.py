@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +28,26 @@ class InputFile:
     rows_in: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class SideLedger:
-    """What became of one side's rows. Raises RuntimeError (a bug in Orch) when the sums do not agree.
+    """What became of one side's rows, counted while they stream by.
 
     `merged` counts the rows that became a part of an earlier row's group, None where rows stay apart; such a group is
     kept or dropped as one.
     """
 
-    files: tuple[InputFile, ...]
-    rows_in: int
-    kept: int
-    moved_to_eval: int
-    dropped: dict[str, int]
+    name: str
+    files: list[InputFile] = field(default_factory=list)
+    rows_in: int = 0
+    kept: int = 0
+    moved_to_eval: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
     moved_to_validation: int = 0
     merged: int | None = None
 
-    def __post_init__(self) -> None:
-        """Prove the invariant."""
+    def close(self) -> None:
+        """Order the reasons, and prove the sums. Raises RuntimeError (a bug in Orch) where they do not agree."""
+        self.dropped = dict(sorted(self.dropped.items()))
         moved = self.moved_to_eval + self.moved_to_validation + (self.merged or 0)
         out = self.kept + moved + sum(self.dropped.values())
         if self.rows_in != out:
@@ -55,6 +57,11 @@ class SideLedger:
     def bad(self) -> int:
         """How many rows were dropped for a reason that counts against --max-dropped."""
         return sum(count for code, count in self.dropped.items() if code in BAD_CODES)
+
+    def to_json(self, *, has_validation: bool) -> dict[str, Any]:
+        """Return the side as ledger.json has it."""
+        absent = {"name"} | (set() if has_validation else {"moved_to_validation"})
+        return {key: value for key, value in asdict(self).items() if key not in absent and value is not None}
 
 
 @dataclass(frozen=True)
@@ -93,41 +100,8 @@ class Ledger:
 
     def to_json(self) -> dict[str, Any]:
         """Return the ledger in the form of ledger.json."""
-        found: dict[str, Any] = {"version": LEDGER_VERSION}
-        found |= asdict(self)
-        if "validation" not in self.sides:
-            for side in found["sides"].values():
-                del side["moved_to_validation"]
-        for side in found["sides"].values():
-            if side["merged"] is None:
-                del side["merged"]
-        return found
-
-
-class SideTally:
-    """Counts one side's rows while they stream by."""
-
-    def __init__(self, side: str) -> None:
-        self.side = side
-        self.files: list[InputFile] = []
-        self.rows_in = 0
-        self.kept = 0
-        self.moved: Counter[str] = Counter()  # by the side that they were moved to
-        self.merged: int | None = None
-        self.dropped: Counter[str] = Counter()
-
-    def close(self) -> SideLedger:
-        """Return the finished count. Raises RuntimeError when it does not add up."""
-        dropped = dict(sorted(self.dropped.items()))
-        return SideLedger(
-            tuple(self.files),
-            self.rows_in,
-            self.kept,
-            self.moved["eval"],
-            dropped,
-            self.moved["validation"],
-            self.merged,
-        )
+        sides = {name: side.to_json(has_validation="validation" in self.sides) for name, side in self.sides.items()}
+        return {"version": LEDGER_VERSION} | asdict(self) | {"sides": sides}
 
 
 class Findings:
@@ -140,14 +114,14 @@ class Findings:
         self._messages: dict[str, str] = {}
         self._unknown_keys: Counter[str] = Counter()
 
-    def drop(self, tally: SideTally, path: str, line: int, reason: str, detail: str) -> None:
+    def drop(self, side: SideLedger, path: str, line: int, reason: str, detail: str) -> None:
         """Count one dropped row of a side and list it if it is among the first; the reason must be in the table.
 
         Rows over the limit are counted only: they would push out of the list what the user has to see.
         """
-        tally.dropped[REASONS[reason].code] += 1
+        side.dropped[REASONS[reason].code] = side.dropped.get(reason, 0) + 1
         if reason != "over-limit" and len(self.dropped_rows) < DROPPED_ROWS_LISTED:
-            self.dropped_rows.append(DroppedRow(tally.side, path, line, reason, detail))
+            self.dropped_rows.append(DroppedRow(side.name, path, line, reason, detail))
 
     def warn(self, code: str, message: str, *, count: int = 1, example: str | None = None) -> None:
         """Add `count` occurrences to a warning; in its message, {n} stands for the final count."""
@@ -179,14 +153,6 @@ class Findings:
 
 
 # Whether data may be used
-
-
-@dataclass(frozen=True)
-class SplitThresholds:
-    """The thresholds of a pass: queries drawn below `eval` go to eval, then those below `validation`."""
-
-    eval: int | None = None
-    validation: int | None = None
 
 
 class BadRows:
@@ -233,13 +199,16 @@ def describe_counts(counts: Counter[str]) -> str:
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass found. `refusals` stop the run whatever is allowed; `bad_rows` tells the first kinds."""
+    """What a pass found. `refusals` stop the run whatever is allowed; `bad_rows` tells the first kinds.
+
+    `adjusted` are the thresholds of another pass, where a ratio has left a side without queries.
+    """
 
     ledger: Ledger
     stats: dict[str, Any]
     refusals: tuple[Problem, ...]
     bad_rows: tuple[Problem, ...]
-    adjusted: SplitThresholds | None = None
+    adjusted: dict[str, int] | None = None
 
 
 def build_problems(gathered: PassResult, max_dropped: int) -> list[Problem]:

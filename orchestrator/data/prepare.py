@@ -18,7 +18,7 @@ from typing import BinaryIO
 from orchestrator.data.check import describe_problem, describe_sums, describe_supervision, describe_warnings
 from orchestrator.data.data_pass import run_data_pass
 from orchestrator.data.forms import TrainWriter
-from orchestrator.data.ledger import PassResult, SplitThresholds, Warned, require_usable
+from orchestrator.data.ledger import PassResult, Warned, require_usable
 from orchestrator.data.reasons import REASONS
 from orchestrator.data.request import Outputs, Request, parse_arguments
 from orchestrator.data.rows.records import Record
@@ -76,7 +76,7 @@ def prepare(request: Request, outputs: Outputs, *, on_progress: Callable[[int, i
 def _attempt(
     request: Request,
     outputs: Outputs,
-    thresholds: SplitThresholds | None,
+    thresholds: dict[str, int] | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> PassResult:
     """Make one pass and write its files, unless a cut must be adjusted first."""

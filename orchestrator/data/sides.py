@@ -16,7 +16,7 @@ from typing import IO, Any
 from orchestrator.data.digests import NORMALISED, DigestSet, digest, document_key, loose_key, query_key
 from orchestrator.data.earlier_rows import EarlierRows, KnownLabels, KnownSides, Merger
 from orchestrator.data.fit import LossFit
-from orchestrator.data.ledger import Findings, SideTally
+from orchestrator.data.ledger import Findings, SideLedger
 from orchestrator.data.reasons import problem_of
 from orchestrator.data.rows.records import Chat, Kind, LabelledGroup, RankingGroup, Record, ScoredPair, is_relevant
 from orchestrator.data.stats import SideStatistics, TokenStatistics
@@ -24,7 +24,7 @@ from orchestrator.data.tokens import LengthRule, Measured, MeasuringQueue, TextC
 from orchestrator.errors import DataError, Problem, Where
 
 _RANGE = 1 << 64
-VALIDATION_SALT = "validation "
+SALTS = {"eval": "", "validation": "validation "}  # of the sides that are split off, in this order
 
 
 def hash_query(query: str, seed: int, *, salt: str = "") -> int:
@@ -43,28 +43,32 @@ def find_threshold(eval_ratio: float) -> int:
     return int(eval_ratio * _RANGE)
 
 
-class HashRange:
-    """The lowest and highest draw of the queries seen, from which a cut is adjusted that leaves one side empty."""
+class Cut:
+    """Parts queries by their draws: those below `threshold` go to another side."""
 
-    def __init__(self) -> None:
-        self.low = _RANGE
-        self.high = -1
+    def __init__(self, threshold: int, seed: int, salt: str = "") -> None:
+        self.threshold = threshold
+        self._seed = seed
+        self._salt = salt
+        self._low, self._high = _RANGE, -1  # of the draws so far
 
-    def add(self, place: int) -> None:
-        """Note one query's draw."""
-        self.low = min(self.low, place)
-        self.high = max(self.high, place)
+    def takes(self, query: str) -> bool:
+        """Draw a query, and return whether it goes to the other side."""
+        place = hash_query(query, self._seed, salt=self._salt)
+        self._low, self._high = min(self._low, place), max(self._high, place)
+        return place < self.threshold
 
     @property
-    def can_split(self) -> bool:
-        """Whether two different queries were seen."""
-        return self.low < self.high
+    def has_one_query(self) -> bool:
+        """Whether all queries so far, and there were some, are the same."""
+        return self._low == self._high
 
-    def adjust(self, cut: int) -> int | None:
-        """Return None when `cut` gives both sides a query or none can, else the nearest cut that does."""
-        if not self.can_split or self.low < cut <= self.high:
+    @property
+    def adjusted(self) -> int | None:
+        """The nearest threshold that gives both sides a query, None where this one does or none can."""
+        if self._low >= self._high or self._low < self.threshold <= self._high:
             return None
-        return self.low + 1 if self.low >= cut else self.high
+        return self._low + 1 if self._low >= self.threshold else self._high
 
 
 Sink = Callable[[Record], None]
@@ -139,7 +143,8 @@ class Side:
 
     def __init__(self, name: str, kind: Kind, limit: int | None, sink: Sink | None, fit: LossFit | None) -> None:
         """Start empty; of the records beyond `limit` none is kept, and the others go to `sink`."""
-        self.tally = SideTally(name)
+        self.name = name
+        self.ledger = SideLedger(name)
         self.fit = fit
         self.labels = KnownLabels()
         self.sides = KnownSides()
@@ -156,7 +161,7 @@ class Side:
     def merge_in(self, spool: IO[bytes]) -> None:
         """Make one group of a query's rows from now on; they wait in `spool`, a temporary file."""
         self.merger = Merger(spool)
-        self.tally.merged = 0
+        self.ledger.merged = 0
 
     def count_tokens(self, counter: TextCounter, rule: LengthRule, path: Path | None) -> None:
         """Count tokens from now on, with the tokenizer of `path`; None: they are estimated."""
@@ -178,11 +183,11 @@ class Side:
             self.scores.note(path, record.line, has=record.positive_scores is not None)
         elif isinstance(record, LabelledGroup):
             self.scores.note(path, record.line, has=record.scores is not None)
-        if self._limit is not None and self.tally.kept >= self._limit:
+        if self._limit is not None and self.ledger.kept >= self._limit:
             message = f"only {self._limit} rows were asked for"
-            findings.drop(self.tally, path, record.line, "over-limit", message)
+            findings.drop(self.ledger, path, record.line, "over-limit", message)
             return False
-        self.tally.kept += 1
+        self.ledger.kept += 1
         self.statistics.add(record, measured)
         if self._sink:
             self._sink(record)
@@ -273,7 +278,7 @@ class Overlap:
             for text in record.earlier_questions:
                 self._train_questions.append(hash(loose_key(text)))
 
-    def drops_leak(self, tally: SideTally, path: str, record: Record) -> bool:
+    def drops_leak(self, ledger: SideLedger, path: str, record: Record) -> bool:
         """Return whether a training row is dropped because its query is in the eval set; warn in any case."""
         is_chat = isinstance(record, Chat)
         questions = [record.split_text, *(record.earlier_questions if isinstance(record, Chat) else ())]
@@ -296,7 +301,7 @@ class Overlap:
         if not self._is_allowed:
             asked = "what an answer answers" if is_chat else "the query"
             detail = f"{asked} is in the eval set ({'exact' if exact else NORMALISED})"
-            self._findings.drop(tally, path, record.line, "query-also-in-eval", detail)
+            self._findings.drop(ledger, path, record.line, "query-also-in-eval", detail)
         return not self._is_allowed
 
     def warn_shared(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +14,7 @@ from orchestrator.data.reading.json_rows import Row
 from orchestrator.data.reading.readers import Source
 from orchestrator.data.reasons import REASONS, refuse
 from orchestrator.data.rows.checks import find_split_text
-from orchestrator.data.sides import HashRange, find_threshold, hash_query
+from orchestrator.data.sides import Cut, find_threshold
 from orchestrator.data.writers import FileSet
 from orchestrator.errors import DataError, Where
 
@@ -55,17 +55,26 @@ def split_file(
         raise refuse("output-exists", "both sides would be written here", out_train)
     if find_ending(path) in {*DELIMITERS, SHEET, PARQUET, *ARROW}:
         raise _refuse_table(path)
-    cut = find_threshold(eval_ratio)
-    draws = _read_draws(Source(path, encoding=encoding), seed, columns or {})
-    if not draws.can_split:
+    cut = Cut(find_threshold(eval_ratio), seed)
+    bad = BadRows()
+    source = Source(path, encoding=encoding)
+    for row in source.rows():
+        if source.beside and not row.raw:  # several judgements of one query
+            raise _refuse_table(path)
+        found = row.fault or find_split_text(row.value, columns or {})
+        if isinstance(found, str):
+            cut.takes(found)
+        else:
+            bad.add(found, path, row.line)
+    bad.require_few()
+    if cut.has_one_query:
         raise DataError(
             "too-few-queries: all rows have one query, so that they cannot be split",
             hint=REASONS["too-few-queries"].remedy,
             where=Where(str(path)),
         )
-    adjusted = draws.adjust(cut)
-    source = Source(path, encoding=encoding)
-    return _write(source, (out_train, out_eval), cut if adjusted is None else adjusted, seed, columns or {})
+    cut.threshold = cut.threshold if cut.adjusted is None else cut.adjusted
+    return _write(Source(path, encoding=encoding), (out_train, out_eval), cut, columns or {})
 
 
 def _refuse_table(path: Path) -> DataError:
@@ -73,28 +82,16 @@ def _refuse_table(path: Path) -> DataError:
     return refuse("unknown-ending", "only JSON Lines and JSON lists can be split", path, hint=hint)
 
 
-def _read_draws(source: Source, seed: int, columns: Mapping[str, str]) -> HashRange:
-    """Draw every row's query. Raises DataError when a row has none."""
-    draws = HashRange()
-    bad = BadRows()
-    for row in source.rows():
-        if source.beside and not row.raw:  # several judgements of one query
-            raise _refuse_table(source.path)
-        found = row.fault or find_split_text(row.value, columns)
-        if isinstance(found, str):
-            draws.add(hash_query(found, seed))
-        else:
-            bad.add(found, source.path, row.line)
-    bad.require_few()
-    return draws
-
-
-def _write(source: Source, outs: tuple[Path, Path], cut: int, seed: int, columns: Mapping[str, str]) -> SplitReport:
+def _write(source: Source, outs: tuple[Path, Path], cut: Cut, columns: Mapping[str, str]) -> SplitReport:
     rows = [0, 0]
     queries = (DigestSet(), DigestSet())
     with FileSet() as files:
         streams = (files.open(outs[0]), files.open(outs[1]))
-        for row, text, side in _place(source, cut, seed, columns):
+        for row in source.rows():
+            text = find_split_text(row.value, columns)
+            if not isinstance(text, str):  # the first pass has refused all such
+                continue
+            side = int(cut.takes(text))  # 0 for train, 1 for eval
             _append(streams[side], row, is_first=not rows[side], in_list=source.holds_list)
             rows[side] += 1
             queries[side].add(digest((loose_key(text),)))
@@ -103,14 +100,6 @@ def _write(source: Source, outs: tuple[Path, Path], cut: int, seed: int, columns
                 stream.write(b"\n]\n")
         files.commit()
     return SplitReport(*outs, rows[0], rows[1], len(queries[0]), len(queries[1]))
-
-
-def _place(source: Source, cut: int, seed: int, columns: Mapping[str, str]) -> Iterator[tuple[Row, str, int]]:
-    """Yield every row with its query and its side: 0 for train, 1 for eval."""
-    for row in source.rows():
-        text = find_split_text(row.value, columns)
-        if isinstance(text, str):  # the first pass has refused all others
-            yield row, text, int(hash_query(text, seed) < cut)
 
 
 def _append(stream: BinaryIO, row: Row, *, is_first: bool, in_list: bool) -> None:

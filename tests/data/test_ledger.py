@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.data.data_pass import run_data_pass
-from orchestrator.data.ledger import Findings, SideLedger, SideTally
+from orchestrator.data.ledger import Findings, SideLedger
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules
 from orchestrator.errors import OrchError
@@ -43,31 +44,33 @@ options = st.fixed_dictionaries(
 
 def test_a_side_that_does_not_add_up_is_a_bug():
     with pytest.raises(RuntimeError, match="10 rows in, 9 accounted for"):
-        SideLedger((), rows_in=10, kept=5, moved_to_eval=1, dropped={"duplicate": 2, "not-json": 1})
+        SideLedger("train", rows_in=10, kept=5, moved_to_eval=1, dropped={"duplicate": 2, "not-json": 1}).close()
 
 
 def test_merged_rows_are_accounted_for():
-    assert SideLedger((), rows_in=10, kept=4, moved_to_eval=1, dropped={"one-label": 2}, merged=3).bad == 0
+    merged = SideLedger("train", rows_in=10, kept=4, moved_to_eval=1, dropped={"one-label": 2}, merged=3)
+    merged.close()
+    assert merged.bad == 0
     with pytest.raises(RuntimeError, match="10 rows in, 9 accounted for"):
-        SideLedger((), rows_in=10, kept=4, moved_to_eval=1, dropped={"one-label": 2}, merged=2)
+        replace(merged, merged=2).close()
 
 
 def test_only_bad_rows_count_as_bad():
-    side = SideLedger((), rows_in=6, kept=0, moved_to_eval=0, dropped={"duplicate": 2, "not-json": 1, "no-negative": 3})
+    side = SideLedger("train", rows_in=6, dropped={"duplicate": 2, "not-json": 1, "no-negative": 3})
     assert side.bad == 4
 
 
 def test_dropped_rows_beyond_a_thousand_are_counted_but_not_listed():
-    findings, tally = Findings(), SideTally("train")
+    findings, side = Findings(), SideLedger("train")
     for line in range(1, 1502):
-        findings.drop(tally, "a.jsonl", line, "duplicate", "")
+        findings.drop(side, "a.jsonl", line, "duplicate", "")
     assert len(findings.dropped_rows) == 1000
-    assert tally.dropped == {"duplicate": 1501}
+    assert side.dropped == {"duplicate": 1501}
 
 
 def test_a_reason_that_is_not_in_the_table_cannot_be_counted():
     with pytest.raises(KeyError):
-        Findings().drop(SideTally("train"), "a.jsonl", 1, "because", "")
+        Findings().drop(SideLedger("train"), "a.jsonl", 1, "because", "")
 
 
 def test_a_warning_has_its_count_and_its_first_places():

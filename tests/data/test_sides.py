@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.data.sides import HashRange, find_threshold, hash_query
+from orchestrator.data.sides import Cut, find_threshold, hash_query
 from orchestrator.errors import DataError
 
 
@@ -30,18 +30,35 @@ def test_a_ratio_outside_of_0_to_1_is_refused(ratio):
         find_threshold(ratio)
 
 
-def _range(*places):
-    found = HashRange()
-    for place in places:
-        found.add(place)
+_QUERIES = ("where", "when", "why")
+_LOW, _MIDDLE, _HIGH = sorted(hash_query(query, 42) for query in _QUERIES)
+
+
+def _cut(threshold, queries=_QUERIES):
+    found = Cut(threshold, 42)
+    for query in queries:
+        found.takes(query)
     return found
 
 
-@pytest.mark.parametrize(("cut", "adjusted"), [(10, 11), (5, 11), (11, None), (20, None), (21, 20), (99, 20)])
-def test_a_cut_that_leaves_a_side_empty_moves_to_the_nearest_that_does_not(cut, adjusted):
-    assert _range(10, 15, 20).adjust(cut) == adjusted
+@pytest.mark.parametrize(
+    ("threshold", "adjusted"),
+    [
+        (_LOW, _LOW + 1),
+        (_LOW - 1, _LOW + 1),
+        (_LOW + 1, None),
+        (_MIDDLE, None),
+        (_HIGH, None),
+        (_HIGH + 1, _HIGH),
+        (_HIGH + 99, _HIGH),
+    ],
+)
+def test_a_cut_that_leaves_a_side_empty_moves_to_the_nearest_that_does_not(threshold, adjusted):
+    assert _cut(threshold).adjusted == adjusted
 
 
 def test_one_query_cannot_be_split():
-    assert not _range(10, 10).can_split
-    assert _range(10, 10).adjust(5) is None
+    assert _cut(5, ["where", "where"]).has_one_query
+    assert _cut(5, ["where", "where"]).adjusted is None
+    assert not _cut(5).has_one_query
+    assert not _cut(5, []).has_one_query
