@@ -6,7 +6,7 @@ There are three forms: pointwise, hits and ranking. Rows of a registered shape b
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from orchestrator.data.reading.json_rows import Row as Line
@@ -41,6 +41,7 @@ from orchestrator.data.rows.unread import UnreadText, find_unread, find_unread_j
 
 Form = Literal["pointwise", "hits", "ranking"]
 HitKey = Literal["content", "label", "score"]
+Place = tuple[int, int]  # the number of a file among those given, and a line
 
 EXAMPLES: dict[Form, str] = {
     "pointwise": '{"query": "…", "content": "…", "label": 1}',
@@ -54,32 +55,44 @@ OWN_KEYS: dict[Form, tuple[str, ...]] = {
     "ranking": ("query", "pos", "neg", "pos_scores", "neg_scores"),
 }
 QUERY_KEYS = ("prompt", SAMPLE_KEY)  # what they say is said of a query, in every form
+# By which keys a form is known; it needs the first of them.
 _MARKS: dict[Form, tuple[str, ...]] = {"pointwise": ("content",), "hits": ("hits",), "ranking": ("pos", "neg")}
-_NEEDS: dict[Form, str] = {"pointwise": "content", "hits": "hits", "ranking": "pos"}
 _LIKELIEST_FIRST: tuple[Form, ...] = ("ranking", "hits", "pointwise")
+TO_RANKING = f"rename columns with --map, or write {' or '.join(EXAMPLES.values())}"
 _NULLABLE = {"prompt", *(key for keys in OWN_KEYS.values() for key in keys)}
 _ABSENT: tuple[Any, ...] = (None, "", [])
 _FIELDS_OF_HITS: dict[str, HitKey] = {"documents": "content", "labels": "label", "scores": "score"}
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A query and its documents in their order, positives first.
+class Hit:
+    """A document of a query, with its row's label and score for it (None: it has none) and further keys.
 
-    Each of `hits` is an object: `content`, a string, and what the row has of `label`, `score` and further keys,
-    unchanged; in ranking rows the labels are 1 and 0. `keys` are further keys of the row itself.
+    In ranking rows the labels are 1 and 0. `relevant` (None: nobody knows) and `place` are for reshape.py to say.
     """
+
+    content: str
+    label: Any = None
+    score: Any = None
+    keys: Row = field(default_factory=dict)
+    relevant: bool | None = None
+    place: Place = (0, 0)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A query and its documents in their order, positives first; `keys` are further keys of the row itself."""
 
     form: Form
     query: str
-    hits: tuple[Row, ...]
+    hits: tuple[Hit, ...]
     keys: Row
     has_scores: bool
 
     @property
     def texts(self) -> tuple[str, ...]:
         """The documents."""
-        return tuple(hit["content"] for hit in self.hits)
+        return tuple(hit.content for hit in self.hits)
 
 
 def _read_cell(key: str, cell: Any) -> Any:
@@ -143,27 +156,18 @@ def find_form(row: Row) -> Form | None:
             return forms[0]
         if forms:
             message = f"the row is of more than one form; it has {list_keys(row)}"
-            raise bad_row("not-convertible", message, advise_form())
+            raise bad_row("not-convertible", message, TO_RANKING)
     return None
 
 
-def drop_nulls(row: Row) -> Row:
-    """Return a row without the keys of the three forms that are null."""
-    return _without_nulls(row, _NULLABLE)
-
-
-def _without_nulls(row: Row, keys: Collection[str]) -> Row:
+def drop_nulls(row: Row, keys: Collection[str] = _NULLABLE) -> Row:
+    """Return a row without those of `keys`, by default of all keys of the three forms, that are null."""
     return {key: value for key, value in row.items() if value is not None or key not in keys}
 
 
 def list_keys(row: Row) -> str:
     """Return the first keys of a row, for a message."""
     return ", ".join(map(quote, list(row)[:20])) or "no keys"
-
-
-def advise_form() -> str:
-    """Return how a row becomes ranking data."""
-    return f"rename columns with --map, or write {' or '.join(EXAMPLES.values())}"
 
 
 def read_judged(row: Row, form: Form, *, scores: bool = False) -> Judged:
@@ -173,7 +177,7 @@ def read_judged(row: Row, form: Form, *, scores: bool = False) -> Judged:
     """
     others = {mark for other, marks in _MARKS.items() if other != form for mark in marks}
     row = drop_nulls({key: value for key, value in row.items() if key not in others or value not in _ABSENT})
-    for key in ("query", _NEEDS[form]):
+    for key in ("query", _MARKS[form][0]):
         if key not in row:
             raise bad_row("missing-key", f'the key "{key}" is missing', f"write {EXAMPLES[form]}")
     _require_string(row["query"], '"query"')
@@ -182,43 +186,47 @@ def read_judged(row: Row, form: Form, *, scores: bool = False) -> Judged:
         has_scores = any(f"{side}_scores" in row for side in ("pos", "neg"))
     else:
         hits = _read_hits(row) if form == "hits" else [_read_pointwise(row)]
-        has_scores = any(hit.get("score") is not None for hit in hits)
+        has_scores = any(hit.score is not None for hit in hits)
     if not hits:
         raise bad_row("no-documents", "the row has no documents")
     is_further = QUERY_KEYS.__contains__ if form == "pointwise" else lambda key: key not in OWN_KEYS[form]
     return Judged(form, row["query"], tuple(hits), {key: row[key] for key in row if is_further(key)}, has_scores)
 
 
-def _read_pointwise(row: Row) -> Row:
+def _build_hit(row: Row, name: str) -> Hit:
+    """Return the document that an object holds; `name` opens what is said of it."""
+    _require_string(row["content"], name)
+    keys = {key: value for key, value in row.items() if key not in HIT_KEYS}
+    return Hit(row["content"], row.get("label"), row.get("score"), keys)
+
+
+def _read_pointwise(row: Row) -> Hit:
     """Return the row's document; its further keys belong to it."""
-    _require_string(row["content"], '"content"')
-    return {key: value for key, value in row.items() if key != "query" and key not in QUERY_KEYS}
+    return _build_hit({key: value for key, value in row.items() if key not in {"query", *QUERY_KEYS}}, '"content"')
 
 
-def _read_hits(row: Row) -> list[Row]:
+def _read_hits(row: Row) -> list[Hit]:
     hits: Any = row["hits"]
     if isinstance(hits, list):
-        hits = [_without_nulls(hit, HIT_KEYS) if isinstance(hit, dict) else hit for hit in hits]
+        hits = [drop_nulls(hit, HIT_KEYS) if isinstance(hit, dict) else hit for hit in hits]
     require_hits(hits, ("content",))
-    for place, hit in enumerate(hits):
-        _require_string(hit["content"], f'"hits"[{place}].content')
-    return list(hits)
+    return [_build_hit(hit, f'"hits"[{place}].content') for place, hit in enumerate(hits)]
 
 
-def _read_ranking(row: Row, *, scores: bool) -> list[Row]:
+def _read_ranking(row: Row, *, scores: bool) -> list[Hit]:
     fields = Fields({"neg": []} | row)
-    hits: list[Row] = []
+    hits: list[Hit] = []
     scored = scores and any(f"{side}_scores" in row for side in ("pos", "neg"))
     for side, label in (("pos", 1), ("neg", 0)):
         require_list_of_texts(fields, side)
-        found: list[Row] = [{"content": text, "label": label} for text in fields.values[side]]
+        found = [Hit(text, label) for text in fields.values[side]]
         if scored:
             given: Any = row.get(f"{side}_scores", [])
             if not isinstance(given, list) or not all(is_finite_number(score) for score in given):
                 raise bad_row("scores-not-numbers", f'"{side}_scores" is not a list of finite numbers')
             if len(given) != len(found):
                 raise bad_row("scores-length", f'"{side}_scores" holds {len(given)} and "{side}" {len(found)}')
-            found = [hit | {"score": score} for hit, score in zip(found, given, strict=True)]
+            found = [replace(hit, score=score) for hit, score in zip(found, given, strict=True)]
         hits += found
     return hits
 
@@ -236,7 +244,7 @@ def find_unread_keys(
     With `judgements` also those keys of a ranking row that judge its documents otherwise than its two lists do.
     """
     own = [key for key in found.keys if key not in QUERY_KEYS]
-    inner = dict.fromkeys(key for hit in found.hits for key in hit if key not in HIT_KEYS)
+    inner = dict.fromkeys(key for hit in found.hits for key in hit.keys)
     unknown = [*own, *(inner if found.form == "pointwise" else (f"hits[].{key}" for key in inner))]
     optional = ("neg",) if found.form == "ranking" and not row.get("neg") else ()
     unread = find_unread(row, unknown, (found.query, *found.texts), optional=optional, ignore=ignore)
@@ -300,13 +308,13 @@ def require_judged(row: Row) -> Judged:
     Of a row with the keys of two forms one is read, and the texts of the other are for `find_unread_keys` to find.
     Raises BadRowError where there are none.
     """
-    there = [form for form in _LIKELIEST_FIRST if _NEEDS[form] in row and "query" in row]
-    form = next((form for form in there if row[_NEEDS[form]] not in _ABSENT), there[0] if there else None)
+    there = [form for form in _LIKELIEST_FIRST if _MARKS[form][0] in row and "query" in row]
+    form = next((form for form in there if row[_MARKS[form][0]] not in _ABSENT), there[0] if there else None)
     if form is None:
         labelled = [shape for shape in reversed(SHAPES) if shape.kind == "labelled"]  # the likeliest first, too
         raise BadRowError(explain_unknown(row, "labelled", labelled))
     found = read_judged(row, form)
-    if form == "ranking" and not any(hit["label"] for hit in found.hits):
+    if form == "ranking" and not any(hit.label for hit in found.hits):
         raise bad_row("no-positive", '"pos" is an empty list')
     if fault := find_surrogate([("the query", found.query), *(("a document", text) for text in found.texts)]):
         raise BadRowError(fault)

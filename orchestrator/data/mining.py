@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from orchestrator.data.digests import digest, loose_key
-from orchestrator.data.judged import Judged, find_unread_keys, open_row, require_judged, scale_label
+from orchestrator.data.judged import Hit, Judged, find_unread_keys, open_row, require_judged, scale_label
 from orchestrator.data.ledger import BadRows
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import TEXT_LINES, Source
 from orchestrator.data.reasons import Fault
 from orchestrator.data.request import RowFiles
 from orchestrator.data.rows.records import is_relevant
-from orchestrator.data.rows.shapes import Row, read_scores_as_labels
+from orchestrator.data.rows.shapes import read_scores_as_labels
 from orchestrator.data.rows.texts import BadRowError, bad_row, find_surrogate, is_blank, is_finite_number, name_type
 from orchestrator.data.rows.unread import UnreadTexts
 from orchestrator.data.sides import LabelSources
@@ -112,12 +112,12 @@ class _Gathering:
                 self.bad.add(error.fault, path, line.line)
         self._note(path, "corpus", source.rows_in, source.sha256)
 
-    def _is_relevant(self, hit: Row, found: Judged) -> bool:
+    def _is_relevant(self, hit: Hit, found: Judged) -> bool:
         if found.form == "ranking":  # its labels are 1 and 0 whatever the scale of others
-            return bool(hit["label"])
-        if not is_finite_number(hit.get("label")):
+            return bool(hit.label)
+        if not is_finite_number(hit.label):
             raise bad_row("missing-key", 'a document has no number as its "label"', 'write "label": 1 or 0')
-        return is_relevant(scale_label(hit["label"], "", *self.label_range))
+        return is_relevant(scale_label(hit.label, "", *self.label_range))
 
     def _take(self, found: Judged) -> None:
         """Note what a row says of its query. Raises BadRowError where it cannot be used."""

@@ -13,16 +13,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+import msgspec
+
 from orchestrator.data.digests import NORMALISED, digest, document_key, loose_key
 from orchestrator.data.earlier_rows import GroupedSpool
 from orchestrator.data.judged import (
     EXAMPLES,
-    HIT_KEYS,
     OWN_KEYS,
     QUERY_KEYS,
+    TO_RANKING,
     Form,
+    Hit,
     Judged,
-    advise_form,
+    Place,
     drop_nulls,
     find_form,
     list_keys,
@@ -37,8 +40,6 @@ from orchestrator.data.rows.texts import BadRowError, bad_row, build_fault, quot
 from orchestrator.data.sides import LabelSources
 from orchestrator.data.writers import format_line
 from orchestrator.errors import DataError
-
-Place = tuple[int, int]  # the number of a file among those given, and a line
 
 
 @dataclass(frozen=True)
@@ -60,46 +61,12 @@ class Reshaping:
     scores_as_labels: bool | None = None
 
 
-@dataclass(frozen=True)
-class Hit:
-    """A document of a query. `relevant` None: a grade, and no threshold was given; `score` the teacher's."""
-
-    content: str
-    label: float
-    relevant: bool | None
-    score: float | None
-    keys: Row
-    place: Place
-
-    def write(self) -> Row:
-        """Return it as one of the hits of a row."""
-        score = {} if self.score is None else {"score": self.score}
-        return {"content": self.content, "label": self.label, **score, **self.keys}
+def pack(found: Judged) -> bytes:
+    """Return one line of JSON. Raises ValueError where JSON in UTF-8 cannot hold a value."""
+    return format_line(msgspec.to_builtins(found))
 
 
-@dataclass(frozen=True)
-class Judgements:
-    """What one row, or all rows of a query, say of its documents; `keys` belong to the query."""
-
-    query: str
-    keys: Row
-    hits: tuple[Hit, ...]
-    place: Place
-    form: Form
-
-    def pack(self) -> bytes:
-        """Return one line of JSON. Raises ValueError where UTF-8 cannot hold a text."""
-        hits = [[hit.content, hit.label, hit.relevant, hit.score, hit.keys] for hit in self.hits]
-        value = [self.query, self.keys, hits, self.place, self.form]
-        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def unpack(line: bytes) -> Judgements:
-    """Return the judgements of a line that `pack` has made; all hits of a row stand in its place."""
-    query, keys, packed, (file, number), form = json.loads(line)
-    place = (file, number)
-    hits = (Hit(content, label, relevant, score, own, place) for content, label, relevant, score, own in packed)
-    return Judgements(query, keys, tuple(hits), place, form)
+unpack = msgspec.json.Decoder(Judged).decode  # of a line that `pack` has made
 
 
 class LossError(BadRowError):
@@ -110,8 +77,8 @@ class LossError(BadRowError):
         self.place = place
 
 
-def read_judgements(row: Row, rules: Reshaping, place: Place) -> Judgements:
-    """Return what a row of one of the three forms says. Raises BadRowError for any other row."""
+def read_judgements(row: Row, rules: Reshaping, place: Place) -> Judged:
+    """Return what a row of one of the three forms says, labels scaled. Raises BadRowError for any other row."""
     if rules.scores_as_labels:
         low, high = (0, math.inf) if rules.max_label is None else (rules.min_label or 0, rules.max_label)
         graded = read_scores_as_labels(drop_nulls(row), low, high)
@@ -123,39 +90,38 @@ def read_judgements(row: Row, rules: Reshaping, place: Place) -> Judgements:
         is_pair = {"query", "response", "label"} <= row.keys()
         pair = "this is a pair of ms-swift's: --map content=response makes a pointwise row of it"
         message = f"the row is of no form of ranking data; it has {list_keys(row)}"
-        raise bad_row("not-convertible", message, pair if is_pair else advise_form())
+        raise bad_row("not-convertible", message, pair if is_pair else TO_RANKING)
     judged = read_judged(row, form, scores=True)
     names = [f'"hits"[{at}] ' if form == "hits" else "" for at in range(len(judged.hits))]
-    hits = [_read_hit(judged, hit, name, rules, place) for hit, name in zip(judged.hits, names, strict=True)]
+    hits = [_scale(hit, form, name, rules, place) for hit, name in zip(judged.hits, names, strict=True)]
     keys = {key: value for key, value in judged.keys.items() if key in QUERY_KEYS or not rules.drop_keys}
-    found = Judgements(judged.query, keys, tuple(hits), place, form)
+    found = replace(judged, keys=keys, hits=tuple(hits))
     return found if rules.to == "hits" else _give_keys_to_hits(found, rules)
 
 
-def _read_hit(judged: Judged, hit: Row, name: str, rules: Reshaping, place: Place) -> Hit:
-    """Return a document with its label, scaled; `name` opens what is said of it."""
-    if hit.get("label") is None:
+def _scale(hit: Hit, form: Form, name: str, rules: Reshaping, place: Place) -> Hit:
+    """Return a document with its label scaled and judged; `name` opens what is said of it."""
+    if hit.label is None:
         raise bad_row("missing-key", f'{name}"label" is missing', f"write {EXAMPLES['hits']}")
-    label, score = hit["label"], hit.get("score")
-    require_number(label, "label", f'{name}"label"')
-    if score is not None:
-        require_number(score, "score", f'{name}"score"')
-    scaled, relevant = label, None
-    if judged.form == "ranking":
+    require_number(hit.label, "label", f'{name}"label"')
+    if hit.score is not None:
+        require_number(hit.score, "score", f'{name}"score"')
+    label, relevant = hit.label, None
+    if form == "ranking":
         relevant = bool(label)
     else:
         if rules.max_label is not None:
-            scaled = scale_label(label, name, rules.min_label or 0, rules.max_label)
-            scaled = int(scaled) if scaled in (0, 1) else scaled
+            label = scale_label(label, name, rules.min_label or 0, rules.max_label)
+            label = int(label) if label in (0, 1) else label
         if rules.relevant_from is not None:
-            relevant = float(label) >= rules.relevant_from
-        elif scaled in (0, 1):
-            relevant = scaled == 1
-    keys = {} if rules.drop_keys else {key: value for key, value in hit.items() if key not in HIT_KEYS}
-    return Hit(hit["content"], scaled, relevant, None if rules.drop_scores else score, keys, place)
+            relevant = float(hit.label) >= rules.relevant_from
+        elif label in (0, 1):
+            relevant = label == 1
+    keys, score = {} if rules.drop_keys else hit.keys, None if rules.drop_scores else hit.score
+    return Hit(hit.content, label, score, keys, relevant, place)
 
 
-def _give_keys_to_hits(found: Judgements, rules: Reshaping) -> Judgements:
+def _give_keys_to_hits(found: Judged, rules: Reshaping) -> Judged:
     """Return judgements whose documents carry the keys of the query, for forms without a place for both."""
     own = OWN_KEYS[rules.to]
     for hit in found.hits:
@@ -179,7 +145,7 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def merge_judgements(parts: Sequence[Judgements]) -> tuple[Judgements, int]:
+def merge_judgements(parts: Sequence[Judged]) -> tuple[Judged, int]:
     """Return what all rows of one query say together, and how many documents were said twice.
 
     A document repeated with the same text and keys is one; one that differs only in white space or in further keys
@@ -188,7 +154,7 @@ def merge_judgements(parts: Sequence[Judgements]) -> tuple[Judgements, int]:
     """
     first = parts[0]
     for part in parts[1:]:
-        _require_same_keys(part.place, first.keys, part.keys)
+        _require_same_keys(part.hits[0].place, first.keys, part.keys)
     kept: dict[tuple[str, str], Hit] = {}
     known: dict[str, Hit] = {}
     sides: dict[str, Hit] = {}  # without width and case, as the data pass compares: it refuses a text on both sides
@@ -234,12 +200,12 @@ def _require_same_keys(place: Place, one: Row, other: Row) -> None:
             raise LossError(place, "would-be-lost", message, hint)
 
 
-def build_rows(found: Judgements, rules: Reshaping) -> list[Row]:
+def build_rows(found: Judged, rules: Reshaping) -> list[Row]:
     """Return the rows of one query in the form wanted; none where the query is to be dropped. Raises LossError."""
     if rules.to == "pointwise":
-        return [{"query": found.query, **hit.write()} for hit in found.hits]
+        return [{"query": found.query, **_write(hit)} for hit in found.hits]
     if rules.to == "hits":
-        return [{"query": found.query, "hits": [hit.write() for hit in found.hits], **found.keys}]
+        return [{"query": found.query, "hits": list(map(_write, found.hits)), **found.keys}]
     if grade := next((hit for hit in found.hits if hit.relevant is None), None):
         message = f"the label {grade.label:g} is a grade, and a ranking row knows only relevant and not relevant"
         hint = "--relevant-from L makes labels of L and more relevant; --labels-as-scores keeps the labels as scores"
@@ -251,7 +217,7 @@ def build_rows(found: Judgements, rules: Reshaping) -> list[Row]:
         missing = "negative" if sides["pos"] else "positive"
         message = f"the query {quote(found.query)} has no {missing}: it is not a ranking row"
         hint = "--drop-queries-without-both leaves such queries out"
-        raise LossError(found.place, "would-be-lost", message, hint)
+        raise LossError(found.hits[0].place, "would-be-lost", message, hint)
     has_scores = _require_all_scores(found.hits, rules)
     row: Row = {"query": found.query} | {side: [hit.content for hit in hits] for side, hits in sides.items()}
     if has_scores or rules.labels_as_scores:
@@ -260,6 +226,12 @@ def build_rows(found: Judgements, rules: Reshaping) -> list[Row]:
     for hit in found.hits[1:]:  # a ranking row has a place for the keys on which all documents agree, and no others
         _require_same_keys(hit.place, found.hits[0].keys, hit.keys)
     return [row | found.hits[0].keys]
+
+
+def _write(hit: Hit) -> Row:
+    """Return a document as one of the hits of a row."""
+    score = {} if hit.score is None else {"score": hit.score}
+    return {"content": hit.content, "label": hit.label, **score, **hit.keys}
 
 
 def _require_all_scores(hits: Sequence[Hit], rules: Reshaping) -> bool:
@@ -312,16 +284,16 @@ class Regrouping:
         if not self._paths or self._paths[-1] != path:
             self._paths.append(path)
         found = [read_judgements(row, self._rules, (len(self._paths) - 1, line)) for row in rows]
-        packed = [one.pack() for one in found]
+        packed = list(map(pack, found))
         for row, one, data in zip(rows, found, packed, strict=True):
             is_ranking = one.form == "ranking"
             self._sources.note(row if is_ranking else {}, str(path), line)
             self._chains.add(self._queries.setdefault(digest((one.query,)), len(self._chains)), data)
             self._has_ranking |= is_ranking
             if self._beyond_ranking is None and self._is_beyond_ranking(one):
-                self._beyond_ranking = one.place
+                self._beyond_ranking = one.hits[0].place
 
-    def _is_beyond_ranking(self, found: Judgements) -> bool:
+    def _is_beyond_ranking(self, found: Judged) -> bool:
         """Whether a label lies outside [0, 1], so that it cannot be written beside the 1 and 0 of ranking rows."""
         if found.form == "ranking" or (self._rules.to == "ranking" and not self._rules.labels_as_scores):
             return False

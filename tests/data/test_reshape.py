@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.data.convert import Conversion, convert_files
 from orchestrator.data.digests import document_key
-from orchestrator.data.reshape import LossError, Reshaping, build_rows, merge_judgements, read_judgements, unpack
+from orchestrator.data.reshape import LossError, Reshaping, build_rows, merge_judgements, pack, read_judgements, unpack
 from orchestrator.data.rows.texts import BadRowError
 
 POINT = {"query": "q", "content": "a", "label": 1}
@@ -21,7 +21,7 @@ RANKING = {"query": "q", "pos": ["a"], "neg": ["b"]}
 def reshape(*rows, **rules):
     """Return the rows that rows of one query become."""
     reshaping = Reshaping(**rules)
-    parts = [unpack(read_judgements(row, reshaping, (0, line)).pack()) for line, row in enumerate(rows, 1)]
+    parts = [unpack(pack(read_judgements(row, reshaping, (0, line)))) for line, row in enumerate(rows, 1)]
     return build_rows(merge_judgements(parts)[0], reshaping)
 
 
@@ -380,7 +380,7 @@ def test_ranking_rows_come_back_from_the_other_forms(rows, way):
 
 def test_packing_keeps_everything():
     found = read_judgements(HITS | {"id": 1}, Reshaping("hits"), (3, 9))
-    assert unpack(found.pack()) == found
+    assert unpack(pack(found)) == found
 
 
 def test_a_document_on_both_sides_in_another_width_or_case_is_a_conflict():
