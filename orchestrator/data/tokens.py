@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from orchestrator.data.forms import build_anchor
-from orchestrator.data.rows.records import Chat, Kind, Message, RankingGroup, Record
+from orchestrator.data.rows.records import Chat, Kind, Message, Record
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -99,13 +99,9 @@ class Measured:
     tokens_cut: int = 0
     paired: int = 0
 
-    @property
-    def texts_cut(self) -> int:
-        """How many texts are longer than the limit."""
-        return sum(self.cut.values())
-
 
 Lengths = dict[str, list[int]]
+Cut = tuple[dict[str, int], int]  # how many texts of each part are too long, and by how many tokens in all
 
 
 @dataclass(frozen=True)
@@ -113,14 +109,14 @@ class LengthRule:
     """What of a record is counted, and when it is too long.
 
     `parts` are the names of what is counted: query and document, or one name for all. `texts` gives the texts as the
-    backend reads them; `find_cut` says how many of each part are too long, and by how many tokens in all (None: nothing
-    can be). `end_tokens` is what the backend adds to every text. `frame` says what stands around a query and a document
-    that are one sequence (None: each text is read for itself, up to `most` tokens of its part).
+    backend reads them; `find_cut` says which are too long (None: nothing can be). `end_tokens` is what the backend adds
+    to every text. `frame` says what stands around a query and a document that are one sequence (None: each text is read
+    for itself, up to `most` tokens of its part).
     """
 
     parts: tuple[str, ...]
     texts: Callable[[Record], list[str]]
-    find_cut: Callable[[Record, Lengths], tuple[dict[str, int], int]] | None
+    find_cut: Callable[[Record, Lengths], Cut] | None
     end_tokens: int = 0
     frame: Callable[[Record], int] | None = None
     most: Mapping[str, int] = field(default_factory=dict)
@@ -221,57 +217,39 @@ class MeasuringQueue:
 def build_rule(kind: Kind, budget: LengthBudget | TokenLimit | None, counter: TextCounter) -> LengthRule:
     """Return the rule for records of `kind`; without a budget, lengths are counted and nothing is too long."""
     limit = budget if isinstance(budget, TokenLimit) else None
-    cut_each = partial(_cut_each, limit) if limit else None
-    most = dict.fromkeys((*_PAIR, "text", "conversation"), limit.max_tokens) if limit else {}
+    form = limit.form if limit else ""
+    parts = {"chat": ("conversation",), "pair": ("text",), "class": ("text",)}.get(kind, _PAIR)
+    most = dict.fromkeys(parts, limit.max_tokens) if limit else {}
+    own_texts, ends = partial(_prefix, "", ""), 0
 
     def around(_: Record) -> int:
         return counter.pair_overhead
 
-    if kind == "chat":
-        return LengthRule(
-            ("conversation",), partial(_render_chat, limit.answer_prefix if limit else ""), cut_each, most=most
-        )
     if kind == "labelled":
-        cut = partial(_cut_cross_encoder, limit, counter) if limit else None
-        return LengthRule(_PAIR, _own_texts, cut, frame=around)
-    if limit and limit.form == "swift-encoder-reranker":
-        return LengthRule(_PAIR, _own_texts, partial(_cut_pair, limit, counter.pair_overhead), frame=around)
-    if limit and limit.form == "swift-reranker":
-        frame = partial(_count_swift_frame, limit, counter)
-        return LengthRule(_PAIR, _own_texts, partial(_cut_swift_reranker, limit, counter), frame=frame)
-    if kind in {"pair", "class"} or limit:
-        parts = ("text",) if kind in {"pair", "class"} else _PAIR
-        # every text for itself: swift's with the end token that its template appends
-        read, ends = partial(_anchor_texts, limit.instruction if limit else None), 1
-        if limit and limit.form.startswith("embedding-"):
-            read, ends = partial(_prompted_texts, limit.prompts), counter.text_overhead
-        return LengthRule(parts, read, cut_each, end_tokens=ends, most=most)
-    if isinstance(budget, LengthBudget) and budget.apart:
-        texts, find_cut = partial(_flag_texts, budget), partial(_cut_apart, budget)
+        cut = partial(_cut_cross_encoder, limit.max_tokens - counter.pair_overhead) if limit else None
+        return LengthRule(parts, own_texts, cut, frame=around)
+    if limit and form in {"swift-reranker", "swift-encoder-reranker"}:
+        frame = partial(_count_swift_frame, limit, counter) if form == "swift-reranker" else around
+        return LengthRule(parts, own_texts, partial(_cut_documents, limit.max_tokens, frame), frame=frame)
+    if kind == "chat":
+        texts = partial(_render_chat, limit.answer_prefix if limit else "")
+    elif limit and form.startswith("embedding-"):
+        texts, ends = partial(_prefix, *limit.prompts), counter.text_overhead
+    elif limit or kind in {"pair", "class"}:  # swift's, with the end token that its template appends
+        texts, ends = partial(_prefix, build_anchor("", limit.instruction if limit else None), ""), 1
+    elif isinstance(budget, LengthBudget):
+        texts, ends = partial(_prefix, budget.query_instruction, budget.passage_instruction), counter.text_overhead
+        if not budget.apart:
+            frame = partial(_count_flag_frame, budget, counter)
+            return LengthRule(parts, texts, partial(_cut_flag, budget, counter), frame=frame)
         most = {"query": budget.query_max_len, "document": budget.passage_max_len}
-        return LengthRule(_PAIR, texts, find_cut, end_tokens=counter.text_overhead, most=most)
-    if isinstance(budget, LengthBudget):
-        frame = partial(_count_flag_frame, budget, counter)
-        return LengthRule(_PAIR, partial(_flag_texts, budget), partial(_cut_flag, budget, counter), frame=frame)
-    return LengthRule(_PAIR, _own_texts, None, frame=around)
+    else:
+        return LengthRule(parts, own_texts, None, frame=around)
+    return LengthRule(parts, texts, partial(_cut_each, most) if most else None, ends, most=most)
 
 
-def _own_texts(record: Record) -> list[str]:
-    return list(record.texts)
-
-
-def _flag_texts(budget: LengthBudget, record: Record) -> list[str]:
-    first, *others = record.texts
-    return [budget.query_instruction + first, *(budget.passage_instruction + text for text in others)]
-
-
-def _anchor_texts(instruction: str | None, record: Record) -> list[str]:
-    first, *others = record.texts
-    return [build_anchor(first, instruction), *others]
-
-
-def _prompted_texts(prompts: tuple[str, str], record: Record) -> list[str]:
-    query, document = prompts
+def _prefix(query: str, document: str, record: Record) -> list[str]:
+    """Return the texts of a record, the first with what stands in front of queries, the others with the other."""
     first, *others = record.texts
     return [query + first, *(document + text for text in others)]
 
@@ -293,26 +271,13 @@ def _render_chat(prefix: str, record: Record) -> list[str]:
     return ["".join(map(render, record.messages))]
 
 
-def _prompt_of(record: Record) -> str | None:
-    return record.prompt if isinstance(record, RankingGroup) else None
-
-
-def _cut_each(limit: TokenLimit, _: Record, lengths: Lengths) -> tuple[dict[str, int], int]:
-    """Return what is cut where every text has the limit for itself."""
-    cut = {part: sum(count > limit.max_tokens for count in counts) for part, counts in lengths.items()}
-    return cut, sum(max(0, count - limit.max_tokens) for counts in lengths.values() for count in counts)
-
-
-def _cut_apart(budget: LengthBudget, _: Record, lengths: Lengths) -> tuple[dict[str, int], int]:
-    """Return what FlagEmbedding's embedders cut (AbsEmbedderCollator)."""
-    limits = {"query": budget.query_max_len, "document": budget.passage_max_len}
-    beyond = {part: [one - limits[part] for one in counts if one > limits[part]] for part, counts in lengths.items()}
+def _cut_each(most: Mapping[str, int], _: Record, lengths: Lengths) -> Cut:
+    """Return what is cut where every text has the limit of its part for itself (AbsEmbedderCollator, swift)."""
+    beyond = {part: [one - most[part] for one in counts if one > most[part]] for part, counts in lengths.items()}
     return {part: len(over) for part, over in beyond.items()}, sum(map(sum, beyond.values()))
 
 
-def _cut_flag(
-    budget: LengthBudget, counter: TextCounter, record: Record, lengths: Lengths
-) -> tuple[dict[str, int], int]:
+def _cut_flag(budget: LengthBudget, counter: TextCounter, record: Record, lengths: Lengths) -> Cut:
     """Return what FlagEmbedding's LLM rerankers cut (AbsLLMRerankerTrainDataset.__getitem__).
 
     query_max_len does not limit the query alone, and the pair loses the tokens of the prompt and of two separators from
@@ -338,41 +303,32 @@ def _cut_flag(
 
 def _count_flag_frame(budget: LengthBudget, counter: TextCounter, record: Record) -> int:
     """Return the tokens of the prompt and of both separators."""
-    prompt = _prompt_of(record)
+    prompt = getattr(record, "prompt", None)
     return counter.count_again(budget.prompt if prompt is None else prompt) + 2 * counter.count_again(_SEPARATOR)
 
 
-def _cut_swift_reranker(
-    limit: TokenLimit, counter: TextCounter, record: Record, lengths: Lengths
-) -> tuple[dict[str, int], int]:
-    """Return what swift's reranker cuts: query and document are together in Qwen3-Reranker's official prompt."""
-    return _cut_pair(limit, _count_swift_frame(limit, counter, record), record, lengths)
-
-
 def _count_swift_frame(limit: TokenLimit, counter: TextCounter, record: Record) -> int:
-    instruction = _prompt_of(record) or limit.instruction or _RERANKER_INSTRUCTION
+    """Return the tokens of Qwen3-Reranker's official prompt, in which query and document stand together."""
+    instruction = getattr(record, "prompt", None) or limit.instruction or _RERANKER_INSTRUCTION
     return counter.count_again(
         f"{_RERANKER_PREFIX}<Instruct>: {instruction}\n<Query>: \n<Document>: {_RERANKER_SUFFIX}"
     )
 
 
-def _cut_pair(limit: TokenLimit, frame: int, _: Record, lengths: Lengths) -> tuple[dict[str, int], int]:
-    """Return what is cut of documents that stand behind their query in one sequence, with `frame` tokens around."""
-    room = limit.max_tokens - lengths["query"][0] - frame
+def _cut_documents(limit: int, frame: Callable[[Record], int], record: Record, lengths: Lengths) -> Cut:
+    """Return what swift's rerankers cut: of documents that stand behind their query in one sequence, in a frame."""
+    room = limit - lengths["query"][0] - frame(record)
     beyond = [document - room for document in lengths["document"] if document > room]
     return {"query": 0, "document": len(beyond)}, sum(beyond)
 
 
-def _cut_cross_encoder(
-    limit: TokenLimit, counter: TextCounter, _: Record, lengths: Lengths
-) -> tuple[dict[str, int], int]:
+def _cut_cross_encoder(room: int, _: Record, lengths: Lengths) -> Cut:
     """Return what cross-encoders cut: query and document are one sequence; the longer loses a token until both fit.
 
     An estimate for decoders, whose format puts words around both. The query is cut where a pair with one document cuts
     it.
     """
     [query] = lengths["query"]
-    room = limit.max_tokens - counter.pair_overhead
     half = room // 2
     over = [document for document in lengths["document"] if query + document > room]
     cut = {"query": int(bool(over) and query > half), "document": sum(document > half for document in over)}
