@@ -313,10 +313,9 @@ class _Pass:
                 self.fit.note_labels(record)
                 if self.in_batch:
                     self.in_batch.add(record)
-            if side.fit and lengths and lengths.texts_cut and self._drops_long:
-                limit = self.request.budget.max_tokens if isinstance(self.request.budget, TokenLimit) else 0
+            if side.fit and lengths and self._drop_above and any(lengths.cut.values()):
                 parts = ", ".join(f"{n} {part}" for part, n in lengths.cut.items() if n)
-                message = f"more than {limit} tokens: {parts} ({lengths.tokens_cut} tokens beyond)"
+                message = f"more than {self._drop_above} tokens: {parts} ({lengths.tokens_cut} tokens beyond)"
                 self._drop_bad(side, path, record.line, build_fault("too-long", message))
             elif side.keep(path, record, lengths, self.findings):
                 if side is self.eval:
@@ -329,8 +328,10 @@ class _Pass:
                     side.fit.note(path, record, self.findings)
 
     @property
-    def _drops_long(self) -> bool:
-        return isinstance(self.request.budget, TokenLimit) and self.request.budget.truncation == "drop"
+    def _drop_above(self) -> int | None:
+        """How many tokens a row may have that is not dropped; None: any."""
+        budget = self.request.budget
+        return budget.max_tokens if isinstance(budget, TokenLimit) and budget.truncation == "drop" else None
 
     def _report(self, size: int) -> None:
         self.bytes_done += size
@@ -419,14 +420,14 @@ class _Pass:
 
     def _warn_cut(self) -> None:
         tokens = [(side.name, side.statistics.tokens) for side in self.sides]
-        cut = [(name, found) for name, found in tokens if found and found.texts_cut]
+        cut = [(name, found) for name, found in tokens if found and found.cut.total()]
         if cut:
             split = isinstance(self.request.budget, TokenLimit) and self.request.budget.truncation == "split"
             message = (
                 f"texts are longer than the lengths allow and will be {'split' if split else 'cut'}: "
                 + "; ".join(f"{name} {found.describe_cut()}" for name, found in cut)
             )
-            self.findings.warn("texts-cut", message, count=sum(found.texts_cut for _, found in cut))
+            self.findings.warn("texts-cut", message, count=sum(found.cut.total() for _, found in cut))
 
 
 _DUPLICATE = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from typing import IO
 
@@ -145,17 +145,20 @@ class KnownSides:
         if isinstance(record, RankingGroup):
             # a document may answer a query under one instruction and not under another
             query = record.query if record.prompt is None else f"{record.query} \0{record.prompt}"
-        elif isinstance(record, LabelledGroup):
-            query = record.query
-        elif isinstance(record, ScoredPair):
-            query = record.text1
+        elif isinstance(record, LabelledGroup | ScoredPair):
+            query = record.split_text
         else:
             return None
         loose = digest((loose_key(query),))
         row: dict[bytes, int] = {}
-        for text, positive in _judged(record):
+        judged: Iterable[tuple[str, float]]
+        if isinstance(record, ScoredPair):
+            judged = [(record.text2, record.score)]
+        else:
+            judged = zip(record.documents, record.labels, strict=True)
+        for text, label in judged:
             key = blake2b(loose_key(text).encode(), digest_size=DIGEST_BYTES, key=loose).digest()
-            number = (hash((query, text)) << 1 | positive) & _BITS
+            number = (hash((query, text)) << 1 | is_relevant(label)) & _BITS
             known = row.setdefault(key, number)
             if (known ^ number) & 1:
                 code = "conflicting-labels" if isinstance(record, LabelledGroup) else "positive-among-negatives"
@@ -168,17 +171,6 @@ class KnownSides:
                 message = f"the document {quote(text)} is a {here} here, and a {there} in an earlier row of this query"
                 return build_fault("conflicting-labels", message + _name_rule(known, number))
         return None
-
-
-def _judged(record: RankingGroup | LabelledGroup | ScoredPair) -> Iterator[tuple[str, bool]]:
-    """Yield each document, and whether it is relevant."""
-    if isinstance(record, RankingGroup):
-        yield from ((text, True) for text in record.positives)
-        yield from ((text, False) for text in record.negatives)
-    elif isinstance(record, LabelledGroup):
-        yield from zip(record.documents, map(is_relevant, record.labels), strict=True)
-    else:
-        yield record.text2, is_relevant(record.score)
 
 
 def _name_rule(known: int, number: int) -> str:

@@ -67,11 +67,14 @@ class LossFit:
 
     def find_fault(self, record: Record) -> Fault | None:
         """Return why this one row must be left out, or None."""
-        if isinstance(record, LabelledGroup):
-            return find_relevant_fault(record, self._required.loss, graded=self._required.graded)
+        loss = self.loss
+        if isinstance(record, LabelledGroup) and self._required.loss == "listwise_ce" and not self._required.graded:
+            if (relevant := len(find_sides(record)[0])) == 1:
+                return None
+            what = f"{relevant} relevant documents (label {RELEVANT:g} or more)"
+            return build_fault("not-one-relevant", f"the query has {what}, and listwise_ce takes one")
         if not isinstance(record, RankingGroup):
             return None
-        loss = self.loss
         if loss and loss.most_positives == 1 and len(record.positives) > 1:
             message = f"the row has {len(record.positives)} positives; swift trains on the first and ignores the others"
             return build_fault("several-positives", message)
@@ -81,12 +84,24 @@ class LossFit:
         return None
 
     def find_useless(self, record: Record) -> tuple[str, str] | None:
-        """Return the code and the sentence of a record that is left out without a fault, or None."""
+        """Return the code and the sentence of a group from which nothing can be learnt, and no fault, or None."""
         if not isinstance(record, LabelledGroup):
             return None
+        form, has_relevant = self._required.form, bool(find_sides(record)[0])
         if self.loss is not None and self.loss.answers:
-            return None if find_sides(record)[0] else ("one-side", "no document of the query is relevant")
-        return find_useless(record, self._required.form, self._required.target)
+            return None if has_relevant else ("one-side", "no document of the query is relevant")
+        if form not in {LISTS, MARGINS}:
+            return None
+        if len(record.documents) == 1:
+            return "one-document", "the query has one document, and there is nothing to compare it with"
+        is_taught = form == LISTS and self._required.target == "teacher"
+        targets = find_targets(record, "teacher") if is_taught else record.labels
+        if len(set(targets)) == 1:
+            what = "teacher score" if is_taught else "label"
+            return "one-label", f"all documents of the query have the {what} {targets[0]:g}"
+        if form == MARGINS and not all(find_sides(record)):
+            return "one-side", f"the labels of the query's documents all lie on one side of {RELEVANT:g}"
+        return None
 
     def draw(self, path: str, record: Record, findings: Findings) -> Record:
         """Return the record with no more documents than a group of the trainer takes."""
@@ -115,10 +130,8 @@ class LossFit:
         for code, reason, remedy in self._find_misfits(record):
             problem = problem_of(code, reason, hint=remedy, where=Where(path, record.line))
             self._misfits.note((code, remedy), problem)  # not by the reason, which may hold the row's own score
-        if self.loss is not None and self.loss.exact_negatives and isinstance(record, RankingGroup):
-            self._note_negatives(path, record)
         if isinstance(record, RankingGroup):
-            self._warn_group(f"{path}:{record.line}", record, findings)
+            self._note_group(path, record, findings)
         elif isinstance(record, LabelledGroup) and record.scores is not None:
             self._warn_scores(f"{path}:{record.line}", findings, "a loss of labels")
 
@@ -148,19 +161,16 @@ class LossFit:
             hint += ", or read the scores as labels: data.scores_as_labels: true (--scores-as-labels)"
         return [problem_of("one-label-only", message, hint=hint)]
 
-    def _note_negatives(self, path: str, group: RankingGroup) -> None:
-        if group.negatives:
-            self._has_negatives = True
-            return
-        reason = "the row has no negatives, and others have some: none could be used"
-        remedy = "give every row as many (orch data mine), or leave them out of all"
-        self._bare.note("", problem_of("loss-misfit", reason, hint=remedy, where=Where(path, group.line)))
-
-    def _warn_group(self, place: str, group: RankingGroup, findings: Findings) -> None:
-        required = self._required
+    def _note_group(self, path: str, group: RankingGroup, findings: Findings) -> None:
+        required, place = self._required, f"{path}:{group.line}"
+        exact = self.loss is not None and self.loss.exact_negatives
+        self._has_negatives |= bool(group.negatives)
+        if exact and not group.negatives:
+            reason = "the row has no negatives, and others have some: none could be used"
+            remedy = "give every row as many (orch data mine), or leave them out of all"
+            self._bare.note("", problem_of("loss-misfit", reason, hint=remedy, where=Where(path, group.line)))
         if group.positive_scores is not None:
             self._warn_scores(place, findings)
-        exact = self.loss is not None and self.loss.exact_negatives
         if required.hard_negatives and not exact and 0 < len(group.negatives) < required.hard_negatives:
             message = f"rows with fewer negatives than {required.hard_negatives}: {{n}}; swift repeats some of theirs"
             findings.warn("few-negatives", message, example=place)
@@ -186,7 +196,12 @@ class LossFit:
         elif isinstance(record, RankingGroup):
             yield from self._find_group_misfits(loss, record)
         elif isinstance(record, LabelledGroup):
-            yield from find_score_misfits(record, loss, self._required.target)
+            if self._required.target == "teacher" and record.scores is not None and loss.scores is not None:
+                low, high, why = loss.scores
+                outside = next((score for score in record.scores if not low <= score <= high), None)
+                if outside is not None:
+                    reason = f"the row has the teacher score {outside:g}, and {loss.name} {why}"
+                    yield "score-out-of-range", reason, "pointwise_mse, pairwise_ranknet and list_mle take any scores"
         elif not isinstance(record, records.ClassText):
             yield "loss-misfit", f"{loss.name} takes groups or pairs, and this is a conversation", "leave the loss out"
 
@@ -238,48 +253,6 @@ class LossFit:
         elif self._required.hard_negatives:  # swift/loss/embedding.py: assert negatives > 0
             reason = f"the row has no negatives, and with INFONCE_HARD_NEGATIVES {loss.name} needs one at least"
             yield "loss-misfit", reason, "unset INFONCE_HARD_NEGATIVES, or add negatives to every row"
-
-
-def find_useless(group: LabelledGroup, form: str | None, target: Target) -> tuple[str, str] | None:
-    """Return the code and the sentence of a group that a list or margin loss can learn nothing from, or None."""
-    if form not in {LISTS, MARGINS}:
-        return None
-    if len(group.documents) == 1:
-        return "one-document", "the query has one document, and there is nothing to compare it with"
-    if form == LISTS:
-        targets = find_targets(group, target)
-        if len(set(targets)) == 1:
-            what = "label" if target == "label" else "teacher score"
-            return "one-label", f"all documents of the query have the {what} {targets[0]:g}"
-        return None
-    if len(set(group.labels)) == 1:
-        return "one-label", f"all documents of the query have the label {group.labels[0]:g}"
-    if not all(find_sides(group)):
-        return "one-side", f"the labels of the query's documents all lie on one side of {RELEVANT:g}"
-    return None
-
-
-def find_relevant_fault(group: LabelledGroup, loss: str | None, *, graded: bool) -> Fault | None:
-    """Return the fault of a group without exactly one relevant document, where the loss asks for that."""
-    if loss != "listwise_ce" or graded:
-        return None
-    relevant = len(find_sides(group)[0])
-    if relevant == 1:
-        return None
-    message = f"the query has {relevant} relevant documents (label {RELEVANT:g} or more), and listwise_ce takes one"
-    return build_fault("not-one-relevant", message)
-
-
-def find_score_misfits(group: LabelledGroup, loss: LossType, target: Target) -> Iterator[tuple[str, str, str]]:
-    """Yield (code, reason, remedy) where the teacher's scores cannot be what the loss learns."""
-    bounds = loss.scores
-    if target != "teacher" or group.scores is None or bounds is None:
-        return
-    low, high, why = bounds
-    outside = next((score for score in group.scores if not low <= score <= high), None)
-    if outside is not None:
-        reason = f"the row has the teacher score {outside:g}, and {loss.name} {why}"
-        yield "score-out-of-range", reason, "pointwise_mse, pairwise_ranknet and list_mle take any scores"
 
 
 def explain_unmeasurable(record: Record, *, corpus: bool) -> str | None:

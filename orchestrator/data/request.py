@@ -7,15 +7,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from orchestrator.data.fit import LossRequirements, Target
+from orchestrator.data.fit import LossRequirements
 from orchestrator.data.forms import TRAIN_FORMS, RowOptions
 from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.rows.records import KINDS, Kind
 from orchestrator.data.rows.shapes import parse_columns, require_kind
 from orchestrator.data.tokens import DEFAULT_PROMPT, LengthBudget, TokenLimit
 from orchestrator.recipe.losses import MARGINS, find_losses, list_names
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,10 @@ class RowFiles:
     @property
     def rules(self) -> RowRules:
         """What each row must be; none needs negatives."""
-        own = {one.name: getattr(self, one.name) for one in fields(RowRules) if hasattr(self, one.name)}
-        return RowRules(needs_negatives=False, **own)
+        return RowRules(
+            self.kind, needs_negatives=False, columns=self.columns, min_label=self.min_label, max_label=self.max_label,
+            scores_as_labels=self.scores_as_labels, ignore=self.ignore,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,24 +128,23 @@ _group_size = _number(int, lambda number: number >= 2, "a group of {} has nothin
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="orchestrator.data.prepare", allow_abbrev=False)
     add = parser.add_argument
-    add("--train", nargs="+", type=Path, required=True, metavar="FILE", help="training rows")
+    add("--train", dest="train_files", nargs="+", type=Path, required=True, metavar="FILE", help="training rows")
     side = parser.add_mutually_exclusive_group()
-    side.add_argument("--eval", nargs="+", type=Path, default=[], metavar="FILE", help="eval rows")
+    side.add_argument("--eval", dest="eval_files", nargs="+", type=Path, default=[], metavar="FILE", help="eval rows")
     side.add_argument("--eval-ratio", type=_ratio, metavar="R", help="share of the queries to hold out")
     add("--kind", choices=KINDS, default="group", help="what the rows are (default group)")
     add("--form", choices=sorted(TRAIN_FORMS), required=True, help="whose training rows to write")
     add("--corpus", action="store_true", help="evaluate over a corpus of all eval documents")
     add("--allow-overlap", action="store_true", help="keep training rows whose query is in the eval set")
+    add("--seen", nargs="+", type=Path, default=[], metavar="FILE", help="prepared rows whose queries none may have")
     add(
-        "--seen",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="FILE",
-        help="prepared rows whose queries none may have",
-    )
-    add("--full-batch", type=positive, default=1, metavar="N", help="rows that one step takes on all processes")
-    add("--by-source", nargs="+", default=[], metavar="NAME", help="FlagEmbedding: a file for each of --train, too")
+        "--full-batch", dest="full_batch_rows", type=positive, default=1, metavar="N",
+        help="rows that one step takes on all processes",
+    )  # fmt: skip
+    add(
+        "--by-source", dest="sources", nargs="+", default=[], metavar="NAME",
+        help="FlagEmbedding: a file for each of --train, too",
+    )  # fmt: skip
     add("--limit-train", type=positive, metavar="N", help="keep the first N training rows")
     add("--validation-ratio", type=_ratio, metavar="R", help="share of the training queries for the trainer's own eval")
     add("--min-validation", type=positive, metavar="N", help="rows that the trainer takes an evaluation batch")
@@ -180,8 +183,7 @@ def read_row_files(parser: argparse.ArgumentParser, given: argparse.Namespace, f
         columns = parse_columns(given.columns)
     except ValueError as error:
         parser.error(f"--columns {error}: write NEW=OLD, each name once")
-    said = {one.name: getattr(given, one.name) for one in fields(RowFiles) if hasattr(given, one.name)}
-    return RowFiles(**said | {"files": tuple(files), "columns": columns, "ignore": tuple(given.ignore)})
+    return _take(RowFiles, given, files=tuple(files), columns=columns)
 
 
 def _add_lengths(parser: argparse.ArgumentParser) -> None:
@@ -202,7 +204,10 @@ def _add_loss(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--instruction", metavar="TEXT", help="swift: the instruction of every training query")
     add("--loss", choices=sorted(list_names()), help="which the data must fit")
-    add("--no-in-batch-negatives", action="store_true", help="infonce takes negatives from the row only")
+    add(
+        "--no-in-batch-negatives", dest="in_batch_negatives", action="store_false",
+        help="infonce takes negatives from the row only",
+    )  # fmt: skip
     add("--hard-negatives", type=positive, metavar="N", help="negatives of a row that the loss uses")
     add("--translations", action="store_true", help="the texts of a row mean the same: it has no negatives")
     add("--num-labels", type=positive, metavar="N", help="softmax: the classes of pairs, numbered from 0")
@@ -214,14 +219,11 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--target", choices=("label", "teacher"), help="labelled: what is learnt (margin_mse: teacher, others: label)")
     add("--graded", action="store_true", help="listwise_ce: the labels of a query are a distribution")
-    add("--train-group-size", type=_group_size, metavar="N", help="labelled: draw N documents of a larger group")
+    add(
+        "--train-group-size", dest="group_size", type=_group_size, metavar="N",
+        help="labelled: draw N documents of a larger group",
+    )  # fmt: skip
     add("--needs-scores", action="store_true", help="a row without teacher scores is bad")
-
-
-_AS_GIVEN = (
-    "eval_ratio", "seed", "allow_overlap", "limit_train", "tokenizer", "validation_ratio", "corpus", "encoding",
-    "ranks_validation",
-)  # fmt: skip
 
 
 def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
@@ -233,60 +235,44 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
         parser.error(f"--form {given.form} has no place for --kind {kind}")
     if given.corpus and kind not in {"group", "labelled", "class"}:
         parser.error("--corpus goes with --kind group, labelled or class")
-    if given.by_source and len(given.by_source) != len(given.train):
+    if given.sources and len(given.sources) != len(given.train_files):
         parser.error("--by-source takes a name for each file of --train")
     if given.min_validation and given.validation_ratio is None:
         parser.error("--min-validation goes with --validation-ratio")
-    rows = read_row_files(parser, given, given.train)
-    target: Target = given.target or ("teacher" if given.form == MARGINS else "label")
-    _check_labels(parser, given, target)
-    learns_scores = kind == "labelled" and target == "teacher"
+    rows = read_row_files(parser, given, given.train_files)
+    _check_labels(parser, given)
+    learns_scores = kind == "labelled" and given.target == "teacher"
     rules = replace(
         rows.rules, needs_negatives=form.needs_negatives, takes_prompt=form.takes_prompt,
         needs_scores=given.needs_scores or learns_scores,
     )  # fmt: skip
-    request = Request(
-        rows.files,
-        tuple(given.eval),
-        limit_eval=given.limit,
-        budget=_parse_budget(parser, given),
-        rules=rules,
-        requirements=LossRequirements(
-            given.loss,
-            not given.no_in_batch_negatives,
-            given.hard_negatives,
-            given.max_positives,
-            given.max_negatives,
-            given.graded,
-            target,
-            given.form,
-            given.train_group_size,
-            given.seed,
-            given.translations,
-            given.num_labels,
-        ),
-        min_validation=given.min_validation or 1,
-        takes_scores=form.takes_scores or learns_scores,
-        merges=form.merges,
-        seen=tuple(given.seen),
-        **{name: getattr(given, name) for name in _AS_GIVEN},
-    )
-    options = RowOptions(given.instruction, given.loss, target, given.seed)
-    return request, Outputs(given.out, given.form, given.max_dropped, given.full_batch, options, tuple(given.by_source))
+    request = _take(
+        Request, given, limit_eval=given.limit, budget=_parse_budget(parser, given), rules=rules,
+        requirements=_take(LossRequirements, given), min_validation=given.min_validation or 1,
+        takes_scores=form.takes_scores or learns_scores, merges=form.merges,
+    )  # fmt: skip
+    return request, _take(Outputs, given, folder=given.out, options=_take(RowOptions, given))
 
 
-def _check_labels(parser: argparse.ArgumentParser, given: argparse.Namespace, target: str) -> None:
-    """End with code 2 where the options of labels do not fit the kind, the form or each other."""
-    if given.kind != "labelled" and (given.graded or given.target or given.train_group_size):
+def _take(kind: type[T], given: argparse.Namespace, **more: Any) -> T:
+    """Return a dataclass of what the command line says under the names of its fields, lists as tuples, and `more`."""
+    said = {one.name: getattr(given, one.name) for one in fields(kind) if hasattr(given, one.name)}  # type: ignore[arg-type]
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in said.items()} | more)
+
+
+def _check_labels(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Decide on the target. Ends with code 2 where options of labels do not fit the kind, the form or each other."""
+    if given.kind != "labelled" and (given.graded or given.target or given.group_size):
         parser.error("--target, --graded and --train-group-size go with --kind labelled")
     check_label_range(parser, given)
-    if given.scores_as_labels and target == "teacher":
+    given.target = given.target or ("teacher" if given.form == MARGINS else "label")
+    if given.scores_as_labels and given.target == "teacher":
         parser.error("--scores-as-labels leaves no scores for --target teacher")
     forms = [one.form for one in find_losses() if one.name == given.loss and "labelled" in one.kinds]
     form = next(iter(forms), None)
     if given.kind == "labelled" and given.loss and given.form not in forms:
         parser.error(f"--loss {given.loss} goes with --form {form}" if form else f"{given.loss} takes no labelled rows")
-    if given.loss == "listwise_ce" and target == "teacher" and not given.graded:
+    if given.loss == "listwise_ce" and given.target == "teacher" and not given.graded:
         parser.error("--loss listwise_ce with --target teacher goes with --graded: scores are a distribution")
 
 
@@ -311,9 +297,5 @@ def _parse_budget(parser: argparse.ArgumentParser, given: argparse.Namespace) ->
     if None not in lengths and given.max_tokens:
         parser.error("--max-tokens is swift's, --query-max-len and --passage-max-len are FlagEmbedding's")
     if given.max_tokens:
-        prompts = (given.query_instruction, given.passage_instruction)
-        kind = (given.form, given.instruction, given.answer_prefix)
-        return TokenLimit(given.max_tokens, given.truncation, *kind, prompts)
-    if None in lengths:
-        return None
-    return LengthBudget(*lengths, given.query_instruction, given.passage_instruction, given.prompt, given.apart)
+        return _take(TokenLimit, given, prompts=(given.query_instruction, given.passage_instruction))
+    return None if None in lengths else _take(LengthBudget, given)

@@ -36,7 +36,7 @@ _PER_ROW: dict[Kind, dict[str, Callable[[Any], int]]] = {
 _CHARS: dict[Kind, dict[str, Callable[[Any], Iterable[int]]]] = {
     "group": {
         "query": lambda row: (len(row.query),),
-        "document": lambda row: map(len, row.positives + row.negatives),
+        "document": lambda row: map(len, row.documents),
     },
     "labelled": {"query": lambda row: (len(row.query),), "document": lambda row: map(len, row.documents)},
     "pair": {"text": lambda row: (len(row.text1), len(row.text2))},
@@ -112,7 +112,10 @@ class SideStatistics:
         if self._kind == "chat":
             found["with_system"] = self._systems
         elif self._kind == "pair":
-            found["scores"] = self._describe_scores()
+            distinct = self._scores.distinct
+            listed = None if distinct is None else [{"score": s, "rows": n} for s, n in sorted(distinct.items())]
+            low, mean, high = self._scores.range()
+            found["scores"] = {"min": low, "mean": mean, "max": high, "distinct": listed}
         elif self._kind == "class":
             found["classes"] = len(self._classes)
         elif self._kind == "labelled":
@@ -125,12 +128,6 @@ class SideStatistics:
             found["teacher"] = self._teacher.to_json()
         found["scripts"] = dict(sorted(self._scripts.items(), key=lambda item: (-item[1], item[0])))
         return found | ({"tokens": self.tokens.to_json()} if self.tokens else {})
-
-    def _describe_scores(self) -> dict[str, Any]:
-        low, mean, high = self._scores.range()
-        distinct = self._scores.distinct
-        listed = None if distinct is None else [{"score": s, "rows": n} for s, n in sorted(distinct.items())]
-        return {"min": low, "mean": mean, "max": high, "distinct": listed}
 
 
 def _total(histogram: Counter[int]) -> int:
@@ -267,23 +264,15 @@ class TeacherAudit:
 
     def add(self, record: RankingGroup | LabelledGroup) -> None:
         """Look at one record, if it has scores."""
-        if isinstance(record, RankingGroup):
-            if record.positive_scores is None:
-                return
-            positives = list(zip(record.positive_scores, record.positives, strict=True))
-            negatives = list(zip(record.negative_scores or (), record.negatives, strict=True))
-        else:
-            if record.scores is None:
-                return
-            scored = list(zip(record.labels, record.scores, record.documents, strict=True))
-            positives = [(score, text) for label, score, text in scored if is_relevant(label)]
-            negatives = [(score, text) for label, score, text in scored if not is_relevant(label)]
+        if record.scores is None:
+            return
         self._met += 1
-        self._range.add(score for score, _ in (*positives, *negatives))
-        if positives and negatives:
-            self._compare(record, positives, negatives)
-
-    def _compare(self, record: Record, positives: list[tuple[float, str]], negatives: list[tuple[float, str]]) -> None:
+        self._range.add(record.scores)
+        scored = list(zip(record.labels, record.scores, record.documents, strict=True))
+        positives = [(score, text) for label, score, text in scored if is_relevant(label)]
+        negatives = [(score, text) for label, score, text in scored if not is_relevant(label)]
+        if not (positives and negatives):
+            return
         self._of_negatives += len(negatives)
         lowest, positive = min(positives, key=lambda found: found[0])
         above = sum(score > lowest for score, _ in negatives)
@@ -327,11 +316,6 @@ class TokenStatistics:
         self._rule = rule
         self._path = path
         self._lengths: dict[str, Counter[int]] = {part: Counter() for part in rule.parts}
-
-    @property
-    def texts_cut(self) -> int:
-        """How many texts are longer than the limit."""
-        return self.cut.total()
 
     def add(self, measured: Measured) -> None:
         """Count one record."""

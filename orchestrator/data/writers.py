@@ -153,36 +153,27 @@ def build_eval_row(group: RankingGroup | LabelledGroup, number: int, seed: int) 
     Order and docids carry no label: measures break ties by docid, so that numbering positives first would give a
     constant scorer a perfect rank. The order depends on the seed and the query only, not on the row's place.
     """
-    labelled: list[tuple[str, float]]
-    if isinstance(group, LabelledGroup):
-        labels = [int(label) if label in {0, 1} else label for label in group.labels]
-        labelled = list(zip(group.documents, labels, strict=True))
-    else:
-        labelled = [(text, label) for texts, label in ((group.positives, 1), (group.negatives, 0)) for text in texts]
-    prompt = group.prompt if isinstance(group, RankingGroup) else None
+    labels = [int(label) if label in {0, 1} else label for label in group.labels]
+    labelled = list(zip(group.documents, labels, strict=True))
+    prompt = getattr(group, "prompt", None)
     random.Random(f"{seed}:{query_key(group.query)}").shuffle(labelled)  # noqa: S311 - not for secrets
     qid = f"q{number:06d}"
     documents = [
         {"docid": f"{qid}.{place}", "text": text, "label": label} for place, (text, label) in enumerate(labelled)
     ]
     row = {"qid": qid, "query": group.query, "documents": documents}
-    return row | ({} if prompt is None else {"prompt": prompt}) | _place(group)
+    return row | ({} if prompt is None else {"prompt": prompt})
 
 
-def build_pair_row(pair: ScoredPair, number: int) -> dict[str, Any]:
-    """Return the canonical form of the `number`-th pair."""
-    return {"pid": f"p{number:06d}", "text1": pair.text1, "text2": pair.text2, "score": pair.score} | _place(pair)
+def _build_pair_row(pair: ScoredPair, number: int) -> dict[str, Any]:
+    return {"pid": f"p{number:06d}", "text1": pair.text1, "text2": pair.text2, "score": pair.score}
 
 
-def build_chat_row(chat: Chat, number: int) -> dict[str, Any]:
+def _build_chat_row(chat: Chat, number: int) -> dict[str, Any]:
     """Return the canonical form of the `number`-th conversation: its last answer is the reference."""
     *asked, answer = chat.messages
     messages = [{"role": message.role, "content": message.content} for message in asked]
-    return {"id": f"r{number:06d}", "messages": messages, "reference": answer.content} | _place(chat)
-
-
-def _place(record: Record) -> dict[str, Any]:
-    return {"source": record.source, "line": record.line}
+    return {"id": f"r{number:06d}", "messages": messages, "reference": answer.content}
 
 
 class EvalWriter:
@@ -195,21 +186,20 @@ class EvalWriter:
         self._number = 0
 
     def add(self, record: Record) -> None:
-        """Write one record."""
+        """Write one record, with its place."""
         self._number += 1
-        self._stream.write(format_line(self._build(record)))
+        if isinstance(record, RankingGroup | LabelledGroup):
+            row = build_eval_row(record, self._number, self._seed)
+        elif isinstance(record, ScoredPair):
+            row = _build_pair_row(record, self._number)
+        elif isinstance(record, Chat):
+            row = _build_chat_row(record, self._number)
+        else:
+            raise TypeError(record)
+        self._stream.write(format_line(row | {"source": record.source, "line": record.line}))
 
     def close(self) -> None:
         """Nothing is left to write."""
-
-    def _build(self, record: Record) -> dict[str, Any]:
-        if isinstance(record, RankingGroup | LabelledGroup):
-            return build_eval_row(record, self._number, self._seed)
-        if isinstance(record, ScoredPair):
-            return build_pair_row(record, self._number)
-        if isinstance(record, Chat):
-            return build_chat_row(record, self._number)
-        raise TypeError(record)
 
 
 @dataclass

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 
 from orchestrator.data.forms import build_flagembedding_row
 from orchestrator.data.rows.records import RankingGroup
-from orchestrator.data.writers import FileSet, build_eval_row, format_line, remove_files
+from orchestrator.data.writers import EvalWriter, FileSet, build_eval_row, format_line, remove_files
 
 GROUP = RankingGroup("q", ("p",), ("a", "b", "c", "d", "e"), "eval.jsonl", 12)
 
@@ -27,7 +28,8 @@ def test_a_line_is_utf_8_and_has_no_line_break_inside_for_any_reader():
 
 
 def test_an_eval_row_has_every_document_with_its_label_once():
-    row = build_eval_row(GROUP, 1, 42)
+    EvalWriter(stream := BytesIO(), 42).add(GROUP)
+    row = json.loads(stream.getvalue())
     assert row["qid"] == "q000001"
     assert (row["source"], row["line"]) == ("eval.jsonl", 12)
     assert {(found["text"], found["label"]) for found in row["documents"]} == {("p", 1), *((n, 0) for n in "abcde")}

@@ -385,10 +385,8 @@ def _check_labelled(place: _Place, fields: Fields) -> Accepted:
 def _build_from_sides(place: _Place, fields: Fields) -> tuple[LabelledGroup, int]:
     """Return positives as documents of label 1 and negatives as documents of label 0."""
     group, *repeated = _build_group(place, fields, needs_negatives=False)
-    scores = None if group.positive_scores is None else group.positive_scores + (group.negative_scores or ())
-    labels = (1.0,) * len(group.positives) + (0.0,) * len(group.negatives)
-    documents = group.positives + group.negatives
-    return LabelledGroup(group.query, documents, labels, scores, place.source, place.line), sum(repeated)
+    labelled = LabelledGroup(group.query, group.documents, group.labels, group.scores, place.source, place.line)
+    return labelled, sum(repeated)
 
 
 def _build_from_hits(place: _Place, fields: Fields) -> tuple[LabelledGroup, int]:

@@ -184,6 +184,21 @@ class RankingGroup:
         """The positives."""
         return self.positives
 
+    @property
+    def documents(self) -> tuple[str, ...]:
+        """The positives, and behind them the negatives."""
+        return self.positives + self.negatives
+
+    @property
+    def labels(self) -> tuple[float, ...]:
+        """1 for each positive, and 0 for each negative."""
+        return (1.0,) * len(self.positives) + (0.0,) * len(self.negatives)
+
+    @property
+    def scores(self) -> tuple[float, ...] | None:
+        """The teacher's, for all documents or None."""
+        return None if self.positive_scores is None else self.positive_scores + (self.negative_scores or ())
+
 
 @dataclass(frozen=True)
 class LabelledGroup:
