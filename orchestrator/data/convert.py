@@ -14,7 +14,7 @@ from orchestrator.data.ledger import BadRows
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import Source
 from orchestrator.data.reading.tabular import parse_cell
-from orchestrator.data.reasons import Fault, refuse
+from orchestrator.data.reasons import Fault, RepeatedProblems, refuse
 from orchestrator.data.reshape import Regrouped, Regrouping, Reshaping
 from orchestrator.data.rows.foreign_rows import FOREIGN_FORMS, FOREIGN_OPTIONAL, convert_row
 from orchestrator.data.rows.shapes import Row, find_shape, name_values, read_fields
@@ -27,7 +27,7 @@ from orchestrator.data.rows.texts import (
     plain_name,
     read_number,
 )
-from orchestrator.data.rows.unread import ANSWERS, UnreadTexts, find_strings, find_unread, find_unread_judgements
+from orchestrator.data.rows.unread import ANSWERS, find_strings, find_unread, find_unread_judgements, note_unread
 from orchestrator.data.writers import FileSet, format_line, require_new_rows
 from orchestrator.errors import DataError
 
@@ -113,7 +113,7 @@ class _Run:
         self.rows_in = 0
         self.rows_out = 0
         self.bad = BadRows()
-        self.unread = UnreadTexts()
+        self.unread = RepeatedProblems()
 
     def take_file(self, path: Path) -> None:
         """Convert one file. Raises DataError when it cannot be read or lacks a column."""
@@ -169,7 +169,7 @@ class _Run:
             optional = FOREIGN_OPTIONAL.get(self.conversion.form or "", shape.optional)
             unread = find_unread(row, fields.unknown_keys, texts, optional=optional, ignore=self.conversion.ignore)
             judged = find_unread_judgements(row, fields.unknown_keys, shape, ignore=self.conversion.ignore)
-            self.unread.note((*unread, *judged), path, line)
+            note_unread(self.unread, (*unread, *judged), path, line)
 
     def _write(self, rows: list[Row], source: Source, row: Line) -> None:
         """Write the rows that one row became, or hand them on. Raises ValueError where UTF-8 cannot hold them."""

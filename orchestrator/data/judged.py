@@ -31,11 +31,12 @@ from orchestrator.data.rows.shapes import (
 from orchestrator.data.rows.texts import (
     BadRowError,
     bad_row,
-    find_surrogate,
     is_finite_number,
     name_type,
     parse_number,
     quote,
+    require_encodable,
+    require_type,
 )
 from orchestrator.data.rows.unread import UnreadText, find_unread, find_unread_judgements
 
@@ -124,7 +125,7 @@ def bring_to_form(row: Row, *, numeric_text: bool = False) -> Row:
     if shape is None or not is_other:
         return found
     fields = read_fields(found, shape)
-    _require_string(fields.values["query"], fields.name("query"))
+    require_type(fields.values["query"], str, fields.name("query"), "write a string")
     if "documents" in fields.values:
         hits = {"hits": _build_hits(fields, numeric_text=numeric_text)}
     else:
@@ -140,7 +141,7 @@ def _build_hits(fields: Fields, *, numeric_text: bool) -> list[Row]:
     for key, own in _FIELDS_OF_HITS.items():
         for at, (hit, value) in enumerate(zip(hits, fields.values[key], strict=True)):
             if own == "content":
-                _require_string(value, fields.name(key, at))
+                require_type(value, str, fields.name(key, at), "write a string")
                 hit[own] = value
             elif value is not None:
                 hit[own] = _read_cell(own, value) if numeric_text else value
@@ -180,7 +181,7 @@ def read_judged(row: Row, form: Form, *, scores: bool = False) -> Judged:
     for key in ("query", _MARKS[form][0]):
         if key not in row:
             raise bad_row("missing-key", f'the key "{key}" is missing', f"write {EXAMPLES[form]}")
-    _require_string(row["query"], '"query"')
+    require_type(row["query"], str, '"query"', "write a string")
     if form == "ranking":
         hits = _read_ranking(row, scores=scores)
         has_scores = any(f"{side}_scores" in row for side in ("pos", "neg"))
@@ -195,7 +196,7 @@ def read_judged(row: Row, form: Form, *, scores: bool = False) -> Judged:
 
 def _build_hit(row: Row, name: str) -> Hit:
     """Return the document that an object holds; `name` opens what is said of it."""
-    _require_string(row["content"], name)
+    require_type(row["content"], str, name, "write a string")
     keys = {key: value for key, value in row.items() if key not in HIT_KEYS}
     return Hit(row["content"], row.get("label"), row.get("score"), keys)
 
@@ -229,11 +230,6 @@ def _read_ranking(row: Row, *, scores: bool) -> list[Hit]:
             found = [replace(hit, score=score) for hit, score in zip(found, given, strict=True)]
         hits += found
     return hits
-
-
-def _require_string(value: Any, name: str) -> None:
-    if not isinstance(value, str):
-        raise bad_row("wrong-type", f"{name} is {name_type(value)}, not a string", "write a string")
 
 
 def find_unread_keys(
@@ -316,8 +312,7 @@ def require_judged(row: Row) -> Judged:
     found = read_judged(row, form)
     if form == "ranking" and not any(hit.label for hit in found.hits):
         raise bad_row("no-positive", '"pos" is an empty list')
-    if fault := find_surrogate([("the query", found.query), *(("a document", text) for text in found.texts)]):
-        raise BadRowError(fault)
+    require_encodable([("the query", found.query), *(("a document", text) for text in found.texts)])
     return found
 
 

@@ -18,12 +18,19 @@ from orchestrator.data.judged import Hit, Judged, find_unread_keys, open_row, re
 from orchestrator.data.ledger import BadRows
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import TEXT_LINES, Source
-from orchestrator.data.reasons import Fault
+from orchestrator.data.reasons import Fault, RepeatedProblems
 from orchestrator.data.request import RowFiles
 from orchestrator.data.rows.records import is_relevant
 from orchestrator.data.rows.shapes import read_scores_as_labels
-from orchestrator.data.rows.texts import BadRowError, bad_row, find_surrogate, is_blank, is_finite_number, name_type
-from orchestrator.data.rows.unread import UnreadTexts
+from orchestrator.data.rows.texts import (
+    BadRowError,
+    bad_row,
+    is_blank,
+    is_finite_number,
+    require_encodable,
+    require_type,
+)
+from orchestrator.data.rows.unread import note_unread
 from orchestrator.data.sides import LabelSources
 from orchestrator.data.writers import FileSet, format_line
 from orchestrator.errors import DataError
@@ -73,7 +80,7 @@ class _Gathering:
         self.documents: dict[bytes, int] = {}
         self.rows_in = 0
         self.sources = LabelSources()
-        self.unread = UnreadTexts()
+        self.unread = RepeatedProblems()
         self.inputs: list[dict[str, Any]] = []
         self.bad = BadRows()
 
@@ -99,7 +106,7 @@ class _Gathering:
                 raise BadRowError(graded)
             row = graded
         found = require_judged(row)
-        self.unread.note(find_unread_keys(row, found, rules.ignore, judgements=True), str(path), line.line)
+        note_unread(self.unread, find_unread_keys(row, found, rules.ignore, judgements=True), str(path), line.line)
         return found
 
     def take_corpus(self, path: Path) -> None:
@@ -255,10 +262,8 @@ def _read_text(line: Line) -> str:
         if "text" not in text:
             raise bad_row("missing-key", 'the key "text" is missing', _TEXT_ROW)
         text = text["text"]
-    if not isinstance(text, str):
-        raise bad_row("wrong-type", f'"text" is {name_type(text)}, not a string', _TEXT_ROW)
-    if fault := find_surrogate([('"text"', text)]):
-        raise BadRowError(fault)
+    require_type(text, str, '"text"', _TEXT_ROW)
+    require_encodable([('"text"', text)])
     if is_blank(text):
         raise bad_row("empty-text", '"text" is empty or white space')
-    return text
+    return str(text)

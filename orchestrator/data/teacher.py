@@ -24,10 +24,10 @@ from orchestrator.data.judged import Judged, Opened, add_scores, find_unread_key
 from orchestrator.data.ledger import BadRows, describe_counts
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import Source
-from orchestrator.data.reasons import refuse
+from orchestrator.data.reasons import RepeatedProblems, refuse
 from orchestrator.data.request import RowFiles, add_reading, positive, read_row_files
 from orchestrator.data.rows.texts import BadRowError, bad_row, is_finite_number
-from orchestrator.data.rows.unread import UnreadTexts
+from orchestrator.data.rows.unread import note_unread
 from orchestrator.data.writers import FileSet, format_line
 from orchestrator.errors import DataError, OrchError, PreflightError, Where
 from orchestrator.machine.terminal import say, say_lines
@@ -44,7 +44,7 @@ class Counts:
     documents: int = 0
     pairs: int = 0
     bad: BadRows = field(default_factory=BadRows)
-    unread: UnreadTexts = field(default_factory=UnreadTexts)
+    unread: RepeatedProblems = field(default_factory=RepeatedProblems)
 
     def describe_bad(self) -> str:
         """Return "" or how many rows are bad and why, for the end of a sentence."""
@@ -130,7 +130,7 @@ def _read_rows(rows: RowFiles, counts: Counts) -> Iterator[_TeacherRow]:
             if found.has_scores and not rows.replace:
                 hint = "keep them, or replace all with --replace"
                 raise DataError("the row has teacher scores already", hint=hint, where=Where(str(path), line.line))
-            counts.unread.note(find_unread_keys(opened.row, found, rows.ignore), str(path), line.line)
+            note_unread(counts.unread, find_unread_keys(opened.row, found, rows.ignore), str(path), line.line)
             yield _TeacherRow(path, line, opened, found)
 
 

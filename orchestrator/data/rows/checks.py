@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,16 +34,17 @@ from orchestrator.data.rows.shapes import (
 )
 from orchestrator.data.rows.texts import (
     LONGEST_INVISIBLE,
+    ONE_STRING,
     BadRowError,
     bad_row,
-    find_surrogate,
     is_blank,
-    is_encodable,
     is_finite_number,
     name_type,
     parse_number,
     quote,
     read_number,
+    require_encodable,
+    require_type,
 )
 from orchestrator.data.rows.unread import UnreadText, find_unread, find_unread_judgements
 
@@ -51,7 +52,6 @@ _AS_NUMBER = "orch data convert FILE -o NEW.jsonl writes it as a number"
 _FROM_PASSAGES = "orch data convert FILE --from passages -o NEW.jsonl"
 _LARGEST = 3.4e38  # of float32, in which models are trained
 _SIDES = ("pos", "neg")
-_ONE_STRING = "write one string"
 _FINITE = "write a finite number"
 
 
@@ -82,20 +82,15 @@ class RowRules:
 
 @dataclass(slots=True)
 class Accepted:
-    """A good row's record, and what about it is worth a warning; `is_sample`: `orch data sample` wrote it.
+    """A good row's record, and what about it is worth a warning: how often, by the code of each reason.
 
-    `has_distinct_documents`: no two of its documents have one `loose_key` (False: nobody has looked).
-    `left_out_turns` followed the last answer of a conversation that is learnt, `rejects`: the row has another answer,
-    which is not wanted; `row` is the row in canonical names; `unread` are those of the unknown keys that hold texts.
+    `is_sample`: `orch data sample` wrote it. `row` is the row in canonical names; `unread` are those of the unknown
+    keys that hold texts. `has_distinct_documents`: no two have one `loose_key` (False: nobody has looked).
     """
 
     record: Record
+    warnings: Mapping[str, int] = field(default_factory=dict)
     unknown_keys: tuple[str, ...] = ()
-    repeated_positives: int = 0
-    repeated_negatives: int = 0
-    repeated_documents: int = 0
-    left_out_turns: int = 0
-    rejects: bool = False
     is_sample: bool = False
     row: Mapping[str, Any] = field(default_factory=dict)
     unread: tuple[UnreadText, ...] = ()
@@ -152,7 +147,9 @@ def _accept_good_group(row: Any, source: str, line: int, rules: RowRules) -> Acc
     texts = (query, *documents)
     if any(map(str.isspace, texts)) or (min(map(len, texts)) <= LONGEST_INVISIBLE and any(map(is_blank, texts))):
         return None
-    if not is_encodable("".join(texts)):
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
         return None
     if not are_distinct(documents):
         return None
@@ -236,17 +233,11 @@ def find_split_text(value: Any, columns: Mapping[str, str]) -> str | Fault:
 def _require_texts(named: Sequence[tuple[str, Any, str]]) -> None:
     """Raise BadRowError unless each of (name, value, code where it is blank) is a text with something in it."""
     for name, text, _ in named:
-        if not isinstance(text, str):
-            raise bad_row("wrong-type", f"{name} is {name_type(text)}, not a string", _ONE_STRING)
-    _require_no_surrogate((name, text) for name, text, _ in named)
+        require_type(text, str, name)
+    require_encodable((name, text) for name, text, _ in named)
     for name, text, code in named:
         if is_blank(text):
             raise bad_row(code, f"{name} is empty or white space")
-
-
-def _require_no_surrogate(texts: Iterable[tuple[str, str]]) -> None:
-    if fault := find_surrogate(texts):
-        raise BadRowError(fault)
 
 
 @dataclass(frozen=True)
@@ -263,20 +254,20 @@ class _Place:
 
 
 def _check_group(place: _Place, fields: Fields) -> Accepted:
-    group, positives, negatives = _build_group(place, fields, needs_negatives=place.rules.needs_negatives)
+    group, repeated = _build_group(place, fields, needs_negatives=place.rules.needs_negatives)
     if place.rules.needs_scores and group.positive_scores is None:
         raise bad_row("scores-missing", "the row has no teacher scores")
-    return Accepted(group, repeated_positives=positives, repeated_negatives=negatives)
+    return Accepted(group, {"duplicate-positive": repeated["pos"], "duplicate-negative": repeated["neg"]})
 
 
-def _build_group(place: _Place, fields: Fields, *, needs_negatives: bool) -> tuple[RankingGroup, int, int]:
-    """Return the group, its repeated positives and negatives left out, and how many these were."""
+def _build_group(place: _Place, fields: Fields, *, needs_negatives: bool) -> tuple[RankingGroup, dict[str, int]]:
+    """Return the group, repeated positives and negatives left out, and how many these were by the side's key."""
     row = fields.values
     require_group_types(fields)
     sides = {key: row.get(key) or [] for key in _SIDES}
     documents = [(fields.name(key, at), text) for key in _SIDES for at, text in enumerate(sides[key])]
     prompt = [] if row.get("prompt") is None else [(fields.name("prompt"), row["prompt"])]
-    _require_no_surrogate([(fields.name("query"), row["query"]), *documents, *prompt])
+    require_encodable([(fields.name("query"), row["query"]), *documents, *prompt])
     if is_blank(row["query"]):
         raise bad_row("empty-query", f"{fields.name('query')} is empty or white space")
     if not row["pos"]:
@@ -304,7 +295,7 @@ def _build_group(place: _Place, fields: Fields, *, needs_negatives: bool) -> tup
         row["query"], texts["pos"], texts["neg"], place.source, place.line, scores["pos"], scores["neg"],
         row.get("prompt"),
     )  # fmt: skip
-    return group, len(keys["pos"]) - len(firsts["pos"]), len(keys["neg"]) - len(firsts["neg"])
+    return group, {side: len(keys[side]) - len(firsts[side]) for side in _SIDES}
 
 
 def find_firsts(keys: Sequence[str]) -> list[int]:
@@ -318,32 +309,28 @@ def find_firsts(keys: Sequence[str]) -> list[int]:
 def require_group_types(fields: Fields) -> None:
     """Raise BadRowError unless query and prompt are strings, both sides lists of strings, and scores lists."""
     row = fields.values
-    if not isinstance(row["query"], str):
-        raise bad_row("wrong-type", f"{fields.name('query')} is {name_type(row['query'])}, not a string", _ONE_STRING)
+    require_type(row["query"], str, fields.name("query"))
     for key in _SIDES:
         if key in row:
             require_list_of_texts(fields, key)
-    if not isinstance(row.get("prompt"), str | None):
-        raise bad_row("wrong-type", f"{fields.name('prompt')} is {name_type(row['prompt'])}, not a string", _ONE_STRING)
+    if row.get("prompt") is not None:
+        require_type(row["prompt"], str, fields.name("prompt"))
     for key in ("pos_scores", "neg_scores"):
-        if not isinstance(row.get(key), list | None):
-            message = f'"{key}" is {name_type(row[key])}, not a list of numbers'
-            raise bad_row("wrong-type", message, f'put it in a list: "{key}": [0.9, …], one score a document')
+        if row.get(key) is not None:
+            hint = f'put it in a list: "{key}": [0.9, …], one score a document'
+            require_type(row[key], list, f'"{key}"', hint, "a list of numbers")
 
 
 def require_list_of_texts(fields: Fields, key: str) -> None:
     """Raise BadRowError unless that field is a list of strings."""
     texts, name, is_own = fields.values[key], fields.name(key), not fields.names
-    if not isinstance(texts, list):
-        hint = "write a list of strings"
-        if isinstance(texts, str):
-            more = f"; {_FROM_PASSAGES} makes lists of texts" if is_own else ""
-            hint = f"put it in a list: {name}: [{quote(texts)}]{more}"
-        raise bad_row("wrong-type", f"{name} is {name_type(texts)}, not a list of strings", hint)
+    hint = "write a list of strings"
+    if isinstance(texts, str):
+        more = f"; {_FROM_PASSAGES} makes lists of texts" if is_own else ""
+        hint = f"put it in a list: {name}: [{quote(texts)}]{more}"
+    require_type(texts, list, name, hint, "a list of strings")
     for place, text in enumerate(texts):
-        if not isinstance(text, str):
-            message = f"{fields.name(key, place)} is {name_type(text)}, not a string"
-            raise bad_row("wrong-type", message, "write the document's text itself")
+        require_type(text, str, fields.name(key, place), "write the document's text itself")
 
 
 def _require_scores(row: Row) -> None:
@@ -379,14 +366,14 @@ def _check_labelled(place: _Place, fields: Fields) -> Accepted:
     if beyond := [score for score in group.scores or () if abs(score) > _LARGEST]:
         message = f"a teacher score is {beyond[0]:g}, which is infinite in single precision"
         raise bad_row("scores-not-numbers", message)
-    return Accepted(group, repeated_documents=repeated)
+    return Accepted(group, {"duplicate-document": repeated})
 
 
 def _build_from_sides(place: _Place, fields: Fields) -> tuple[LabelledGroup, int]:
     """Return positives as documents of label 1 and negatives as documents of label 0."""
-    group, *repeated = _build_group(place, fields, needs_negatives=False)
+    group, repeated = _build_group(place, fields, needs_negatives=False)
     labelled = LabelledGroup(group.query, group.documents, group.labels, group.scores, place.source, place.line)
-    return labelled, sum(repeated)
+    return labelled, sum(repeated.values())
 
 
 def _build_from_hits(place: _Place, fields: Fields) -> tuple[LabelledGroup, int]:
@@ -475,7 +462,7 @@ def _check_class(place: _Place, fields: Fields) -> Accepted:
 
 
 def _check_chat(place: _Place, fields: Fields) -> Accepted:
-    """Return the conversation up to the last answer that is learnt, and how many turns came after it.
+    """Return the conversation up to the last answer that is learnt.
 
     What follows the last learnt answer has no part in any loss; ms-swift would learn the end of the last turn though,
     whatever its mark says (swift/loss_scale/base.py: marks are for the response, not for the suffix behind it).
@@ -484,21 +471,29 @@ def _check_chat(place: _Place, fields: Fields) -> Accepted:
     names: list[str] = fields.values["names"]
     for (_, content), name in zip(turns, names, strict=True):
         if not isinstance(content, str):  # only of rows without messages: their one answer
-            raise bad_row("wrong-type", f"{name} is not a string", _ONE_STRING)
+            raise bad_row("wrong-type", f"{name} is not a string", ONE_STRING)
     _require_order([role for role, _ in turns], names)
     last = _find_last_learnt(fields)
     left_out = len(turns) - 1 - last if last >= 0 else 0
     turns = turns[: len(turns) - left_out]
-    _require_no_surrogate((name, content) for (_, content), name in zip(turns, names, strict=False))
+    require_encodable((name, content) for (_, content), name in zip(turns, names, strict=False))
     first_user = next(at for at, (role, _) in enumerate(turns) if role == "user")
     for at, (role, content) in enumerate(turns):
         if role != "system" and is_blank(content):
             code = "empty-answer" if at == len(turns) - 1 else "empty-query" if at == first_user else "empty-text"
             raise bad_row(code, f"{names[at]} is empty or white space")
     marked = zip(turns, fields.values["learnt"], strict=False)
-    messages = (Message(role, content, mark if role == "assistant" else None) for (role, content), mark in marked)
+    messages = [Message(role, content, mark if role == "assistant" else None) for (role, content), mark in marked]
     chat = Chat(tuple(messages), place.source, place.line)
-    return Accepted(chat, left_out_turns=left_out, rejects=bool(fields.values.get("rejected")))
+    unlearnt = sum(message.learnt is False for message in messages)
+    return Accepted(
+        chat,
+        {
+            "answers-not-learnt": left_out // 2 + unlearnt,  # user and assistant in turn
+            "turns-left-out": left_out,
+            "rejected-not-learnt": int(bool(fields.values.get("rejected"))),
+        },
+    )
 
 
 def _find_question(fields: Fields) -> str:

@@ -160,21 +160,15 @@ def find_lists(row: Any) -> tuple[str, str] | None:
         return None
     plain = {plain_name(key): key for key in row}
 
-    def find(names: tuple[str, ...], suits: Callable[[Any], bool]) -> str | None:
-        return next((plain[name] for name in names if _is_list(row, plain.get(name), suits)), None)
+    def find(names: tuple[str, ...], suits_one: Callable[[Any], bool]) -> str | None:
+        lists = (key for name in names if (key := plain.get(name)) and isinstance(row[key], list) and row[key])
+        return next((key for key in lists if all(map(suits_one, row[key]))), None)
 
-    documents, labels = (
-        find(NAMES.documents_list, lambda one: isinstance(one, str)),
-        find(NAMES.labels_list, is_number_like),
-    )
+    documents = find(NAMES.documents_list, lambda one: isinstance(one, str))
+    labels = find(NAMES.labels_list, is_number_like)
     if documents is None or labels is None or len(row[documents]) != len(row[labels]):
         return None
     return documents, labels
-
-
-def _is_list(row: Row, key: str | None, suits_one: Callable[[Any], bool]) -> bool:
-    value = row.get(key) if key is not None else None
-    return isinstance(value, list) and bool(value) and all(map(suits_one, value))
 
 
 def _from_lists(row: Row) -> Row:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.data.rows.texts import bad_row, is_finite_number, name_type, quote
+from orchestrator.data.rows.texts import bad_row, is_finite_number, name_type, quote, require_type
 
 # However written: OpenAI's newer models call the system developer, Gemini calls the assistant model.
 _SYSTEM = ("system", "developer", "系统")
@@ -19,7 +19,6 @@ _TOOL_ROLES = frozenset({
     *("observation", "observations", "developer_tool"),
 })  # fmt: skip
 _MESSAGE = 'write {"role": "user", "content": "…"}'
-_ONE_STRING = "write one string"
 # ms-swift and XTuner (loss, loss_scale), OpenAI and Mistral (weight), LLaMA-Factory (loss_weight), axolotl (train,
 # training), slime (step_loss_mask), torchtune (masked, the other way round).
 _LEARNT = ("loss", "loss_scale", "weight", "loss_weight", "train", "training", "trainable", "step_loss_mask")
@@ -119,15 +118,9 @@ def _speaks(key: str, value: Any) -> bool:
 
 
 def _read(key: str, value: Any) -> bool | None:
-    """Return whether a mark says "learn", or None where it says neither yes nor no."""
-    if not is_yes_or_no(value) or key not in (*_LEARNT, *_MASKED):
-        return None
-    return bool(value) is (key in _LEARNT)
-
-
-def is_yes_or_no(value: Any) -> bool:
-    """Whether a value is true, false, 1 or 0."""
-    return isinstance(value, bool) or (is_finite_number(value) and value in {0, 1})
+    """Return whether a mark says "learn", or None where it is none of true, false, 1 and 0."""
+    says = isinstance(value, bool) or (is_finite_number(value) and value in {0, 1})
+    return bool(value) is (key in _LEARNT) if says and key in (*_LEARNT, *_MASKED) else None
 
 
 def _show(value: Any) -> str:
@@ -156,9 +149,7 @@ class Messages:
 
 def read_messages(value: Any, name: str) -> Messages:
     """Return the messages of swift's or ShareGPT's form. Raises BadRowError for the first that is none."""
-    if not isinstance(value, list):
-        message = f'"{name}" is {name_type(value)}, not a list of messages'
-        raise bad_row("wrong-type", message, 'write [{"role": "user", "content": "…"}, …]')
+    require_type(value, list, f'"{name}"', 'write [{"role": "user", "content": "…"}, …]', "a list of messages")
     found = Messages([], [])
     unknown: dict[str, None] = {}
     for place, item in enumerate(value):
@@ -171,16 +162,13 @@ def read_messages(value: Any, name: str) -> Messages:
 
 
 def _read_message(item: Any, name: str) -> tuple[str, str]:
-    if not isinstance(item, dict):
-        message = f"{name} is {name_type(item)}, not a message"
-        raise bad_row("wrong-type", message, 'write {"role": …, "content": …}')
+    require_type(item, dict, name, 'write {"role": …, "content": …}', "a message")
     role_key = "role" if "role" in item else "from"
     content_key = "content" if "content" in item else "value"
     role = item.get(role_key)
     if role is None:
         raise bad_row("missing-key", f'{name} has no "role"', _MESSAGE)
-    if not isinstance(role, str):
-        raise bad_row("wrong-type", f"the role of {name} is {name_type(role)}, not a string", _ONE_STRING)
+    require_type(role, str, f"the role of {name}")
     plain = role.lower().strip()
     if plain.replace("-", "_") in _TOOL_ROLES or item.get("tool_calls") or item.get("function_call"):
         raise bad_row("not-text", f"{name} is a tool message")
@@ -195,9 +183,7 @@ def _read_message(item: Any, name: str) -> tuple[str, str]:
 def _read_content(content: Any, name: str) -> str:
     if isinstance(content, str):
         return content
-    if not isinstance(content, list):
-        message = f"the content of {name} is {name_type(content)}, not a string"
-        raise bad_row("wrong-type", message, _ONE_STRING)
+    require_type(content, list, f"the content of {name}")
     for part in content:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
             what = quote(str(part.get("type"))) if isinstance(part, dict) else name_type(part)
@@ -222,8 +208,7 @@ def read_documents(value: Any, name: str) -> list[str]:
     """Return the texts of a list whose elements are lists of one message, bare messages or plain texts."""
     if value is None or value == "":
         return []
-    if not isinstance(value, list):
-        raise bad_row("wrong-type", f'"{name}" is {name_type(value)}, not a list', f'write "{name}": [[…], …]')
+    require_type(value, list, f'"{name}"', f'write "{name}": [[…], …]', "a list")
     texts: list[str] = []
     for place, item in enumerate(value):
         if isinstance(item, str):

@@ -20,7 +20,6 @@ from orchestrator.data.rows.texts import (
     quote,
     suits,
 )
-from orchestrator.data.rows.unread import fits
 
 _READ_LISTS = ("messages", "conversations", "hits", "positive_messages", "negative_messages")
 _OTHER_KIND = {
@@ -92,7 +91,7 @@ def _match(row: Mapping[str, Any], shape: Shape) -> Nearest:
             exact.append(name)
         else:
             near = find_optional(name, [key for key in shape.optional if key not in row and key not in renamed])
-            if near and fits(near, value):
+            if near and suits(near, value):
                 renamed[near] = name
     blocked = [key for key in shape.lacks if key in exact or row.get(key) not in (None, "", [])]
     return Nearest(shape, renamed, (*missing, *blocked), len(exact))
@@ -155,7 +154,9 @@ def explain_missing(key: str, row: Mapping[str, Any], wanted: Kind) -> Fault:
     """Return the fault of a row without `key`, with the key that may have been meant."""
     message = f'the key "{key}" is missing'
     example = EXAMPLES["chat" if key in {"messages", "conversations"} else wanted]
-    near = find_near_name(key, row, _known_keys(wanted))
+    names = {"ranking", "hits"} if wanted == "labelled" else {"ranking"}
+    right = {key for shape in SHAPES if shape.name in names for key in (*shape.needs, *shape.optional)}
+    near = find_near_name(key, row, right)  # a key that is right where it is stands for no other
     if near is None:
         return build_fault("missing-key", message, f'add "{key}": {example}')
     if not (suits(key, row[near]) or (key == "pos" and isinstance(row[near], str))):
@@ -174,12 +175,6 @@ def explain_no_negatives(row: Mapping[str, Any]) -> Fault:
     return replace(
         found, hint=f"{found.hint}; cross-encoders take rows without: backend: sentence-transformers (--backend)"
     )
-
-
-def _known_keys(wanted: Kind) -> set[str]:
-    """Return the keys that are right where they are: none of them is another one's near name."""
-    names = {"ranking", "hits"} if wanted == "labelled" else {"ranking"}
-    return {key for shape in SHAPES if shape.name in names for key in (*shape.needs, *shape.optional)}
 
 
 def _holds_passages(value: Any) -> bool:

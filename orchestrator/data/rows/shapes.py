@@ -43,6 +43,7 @@ from orchestrator.data.rows.texts import (
     name_type,
     plain_name,
     quote,
+    require_type,
 )
 
 Row = dict[str, Any]
@@ -50,7 +51,6 @@ SAMPLE_KEY = "sample"  # true in the rows that `orch data sample` writes
 _MEDIA_KEYS = ("images", "image", "videos", "video", "audios", "audio", "objects", "tools")
 _HIT_KEYS = frozenset({"content", "label", "score"})
 _HIT = 'write {"content": "…", "label": 1}'
-_ONE_STRING = "write one string"
 _ABSENT: tuple[Any, ...] = (None, "", [])
 EXAMPLES: dict[Kind, str] = {
     "group": 'a row is {"query": "…", "pos": ["…"], "neg": ["…", "…"]}',
@@ -270,9 +270,8 @@ def _require_parallel(fields: Fields) -> Fields:
     if values.get("scores") is None and isinstance(documents, list):
         values["scores"] = [None] * len(documents)
     for key in ("documents", "labels", "scores"):
-        found = values.get(key)
-        if not isinstance(found, list):
-            raise bad_row("wrong-type", f"{fields.name(key)} is {name_type(found)}, not a list")
+        found: Any = values.get(key)
+        require_type(found, list, fields.name(key), None, "a list")
         if len(found) != len(documents):
             message = f"{fields.name(key)} holds {len(found)} and {fields.name('documents')} {len(documents)}"
             raise bad_row("scores-length", message, "give one a document, in the same order")
@@ -403,12 +402,9 @@ def _read_hits(row: Row) -> Fields:
 
 def require_hits(hits: Any, needs: Sequence[str]) -> None:
     """Raise BadRowError unless `hits` is a list of objects with these keys."""
-    if not isinstance(hits, list):
-        hint = 'write "hits": [{"content": "…", "label": 1}, …]'
-        raise bad_row("wrong-type", f'"hits" is {name_type(hits)}, not a list', hint)
+    require_type(hits, list, '"hits"', 'write "hits": [{"content": "…", "label": 1}, …]', "a list")
     for place, hit in enumerate(hits):
-        if not isinstance(hit, dict):
-            raise bad_row("wrong-type", f'"hits"[{place}] is {name_type(hit)}, not an object', _HIT)
+        require_type(hit, dict, f'"hits"[{place}]', _HIT, "an object")
         if missing := [key for key in needs if key not in hit]:
             fault = explain_missing_in(f'"hits"[{place}]', missing[0], hit, _HIT)
             if missing[0] == "label" and "score" in hit:
@@ -434,8 +430,7 @@ def read_turns(user_keys: tuple[str, ...], answer_key: str) -> Callable[[Row], F
 
     def read(row: Row) -> Fields:
         for key in (*user_keys, answer_key):
-            if not isinstance(row.get(key, ""), str) and not (key == "input" and row[key] is None):
-                raise bad_row("wrong-type", f'"{key}" is {name_type(row[key])}, not a string', _ONE_STRING)
+            require_type("" if key == "input" and row.get(key) is None else row.get(key, ""), str, f'"{key}"')
         history = read_history(row.get("history"))
         question = "\n".join(row[key] for key in user_keys if row.get(key))
         turns = [*history, ("user", question), ("assistant", row[answer_key])]
@@ -479,8 +474,7 @@ def _build_chat(row: Row, messages: Messages, names: list[str]) -> Fields:
     """Put the row's `system`, where it has one, in front; `names` says how messages name each turn."""
     require_no_row_mark(row)
     turns, learnt, system = messages.turns, messages.learnt, row.get("system")
-    if not isinstance(system, str | None):
-        raise bad_row("wrong-type", f'"system" is {name_type(system)}, not a string', _ONE_STRING)
+    require_type("" if system is None else system, str, '"system"')
     has_own = bool(turns) and turns[0][0] == "system"
     if system and has_own and turns[0][1] != system:
         raise bad_row("broken-turns", 'the row has a "system" and another system message', "keep one of them")
@@ -614,7 +608,4 @@ def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
 
 def require_kind(name: str) -> Kind:
     """Return `name` as a kind. Raises ValueError for any other text."""
-    for kind in KINDS:
-        if kind == name:
-            return kind
-    raise ValueError(name)
+    return KINDS[KINDS.index(name)]

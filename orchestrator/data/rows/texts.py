@@ -27,6 +27,7 @@ _TYPE_NAMES: dict[type, str] = {
     type(None): "null",
 }
 _INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
+ONE_STRING = "write one string"
 LONGEST_INVISIBLE = 32
 LONGEST_QUOTE = 40
 
@@ -63,6 +64,12 @@ def write_word(text: str) -> str:
 def name_type(value: Any) -> str:
     """Return what a JSON value is, for a message; a table's file may hold others, such as dates."""
     return _TYPE_NAMES.get(type(value)) or f"a {type(value).__name__}"
+
+
+def require_type(value: Any, kind: type, name: str, hint: str | None = ONE_STRING, what: str = "a string") -> None:
+    """Raise BadRowError unless a value is of a type; `what` names that in the message."""
+    if not isinstance(value, kind):
+        raise bad_row("wrong-type", f"{name} is {name_type(value)}, not {what}", hint)
 
 
 def is_blank(text: str) -> bool:
@@ -113,17 +120,8 @@ def parse_number(value: Any) -> Any:
     return int(number) if number.is_integer() else number
 
 
-def is_encodable(text: str) -> bool:
-    """Whether UTF-8 can hold a text: it has no half of a UTF-16 pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def find_surrogate(texts: Iterable[tuple[str, str]]) -> Fault | None:
-    """Return the fault of the first (name, text) that UTF-8 cannot hold."""
+def require_encodable(texts: Iterable[tuple[str, str]]) -> None:
+    """Raise BadRowError for the first (name, text) that UTF-8 cannot hold: half of a UTF-16 pair is in it."""
     for name, text in texts:
         if text.isascii():
             continue
@@ -132,8 +130,7 @@ def find_surrogate(texts: Iterable[tuple[str, str]]) -> Fault | None:
         except UnicodeEncodeError as error:
             code = f"\\u{ord(text[error.start]):04x}"
             message = f"{name} holds {code}, half of a UTF-16 pair, at character {error.start + 1}"
-            return build_fault("lone-surrogate", message)
-    return None
+            raise bad_row("lone-surrogate", message) from None
 
 
 class _Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -199,19 +196,22 @@ def is_metadata(key: str) -> bool:
     return plain in NAMES.metadata or plain.rpartition("_")[2] in NAMES.metadata or plain.endswith(NAMES.metadata_zh)
 
 
-_TEXTS = frozenset({"query", "response", "instruction", "output", "content", "sentence1", "sentence2"})
-_NUMBERS = frozenset({"label", "score"})
+_TEXTS = frozenset(
+    {"query", "response", "instruction", "output", "content", "sentence1", "sentence2", "input", "system", "prompt"}
+)
 
 
 def suits(key: str, value: Any) -> bool:
-    """Whether a value may stand under a key that a form needs."""
-    if key in _TEXTS:
+    """Whether a value may stand under a key that a form needs, or under an optional one, as it is."""
+    if key in _TEXTS or (key == "rejected_response" and isinstance(value, str)):
         return isinstance(value, str)
-    if key in _NUMBERS:
+    if key in {"label", "score"}:
         return is_number_like(value)
-    if key == "pos":
-        return isinstance(value, list) and all(isinstance(text, str) for text in value)
-    return isinstance(value, list)
+    if not isinstance(value, list):
+        return False
+    if key == "history":
+        return all(isinstance(turn, list) and len(turn) == 2 for turn in value)  # noqa: PLR2004 - question and answer
+    return key not in {"pos", "neg", "rejected_response"} or all(isinstance(text, str) for text in value)
 
 
 def is_number_like(value: Any) -> bool:

@@ -20,9 +20,10 @@ from orchestrator.data.rows.texts import (
     plain_name,
     quote,
     read_number,
+    suits,
     write_word,
 )
-from orchestrator.errors import Problem, Where
+from orchestrator.errors import Where
 
 ANSWERS = ("output", "response")  # of rows without messages
 _WORDS, _LETTERS = 4, 8  # a string with so many words, or so many letters beyond ASCII, is a text
@@ -62,7 +63,9 @@ def find_unread(
         strings = [text for text in find_strings(list(_values(row, name))) if not is_blank(text)]
         if not (near or is_reasoning or names_negatives(key)):
             strings = [text for text in strings if _is_long(text)] if not is_metadata(key) else []
-        if strings and not all(_is_repeat(text, texts) for text in strings):
+        lines = [line.strip() for one in texts for line in one.splitlines()]
+        stripped = {one.strip() for one in texts}  # what is read already, or holds all that is
+        if any(text.strip() not in stripped and not all(line in text for line in lines) for text in strings):
             found.append(UnreadText(name, _advise(row, key, near, is_reasoning=is_reasoning)))
     return tuple(found)
 
@@ -100,13 +103,6 @@ def _is_long(text: str) -> bool:
     return not text.isascii() and sum(letter > "\x7f" and letter.isalpha() for letter in text[:200]) >= _LETTERS
 
 
-def _is_repeat(text: str, texts: Collection[str]) -> bool:
-    """Whether a text is one of those that are read, or holds all of them."""
-    if any(text.strip() == one.strip() for one in texts):
-        return True
-    return all(line.strip() in text for one in texts for line in one.splitlines())
-
-
 def advise_ignoring(key: str) -> str:
     """Return how it is said that a key is not needed."""
     return f"data.ignore: [{key}] (--ignore {write_word(key)}) says that it is not needed"
@@ -121,7 +117,7 @@ def _advise(row: Mapping[str, Any], key: str, near: str | None, *, is_reasoning:
     if near is None:
         named = f"--map NEW={write_word(key)} (data.columns: {{NEW: {key}}})"
         return f"read it under a key that has a meaning: {named}; {ignored}"
-    if fits(near, row.get(key)):
+    if suits(near, row.get(key)):
         return f"read it as {quote(near)}: --map {near}={write_word(key)} (data.columns: {{{near}: {key}}}); {ignored}"
     return f"write it as {quote(near)}: {_FORMS[near]}; {ignored}"
 
@@ -146,34 +142,11 @@ _FORMS = {
 }
 
 
-def fits(key: str, value: Any) -> bool:
-    """Whether a value may stand under an optional key as it is."""
-    if key in {"input", "system", "prompt"}:
-        return isinstance(value, str)
-    if key == "history":
-        return isinstance(value, list) and all(isinstance(turn, list) and len(turn) == 2 for turn in value)  # noqa: PLR2004
-    if key == "rejected_response" and isinstance(value, str):
-        return True
-    if key in {"neg", "rejected_response"}:
-        return isinstance(value, list) and all(isinstance(text, str) for text in value)
-    return isinstance(value, list)
-
-
-class UnreadTexts:
-    """Collects the unread texts of all rows: one problem a key, at the first row that has it."""
-
-    def __init__(self) -> None:
-        self._found = RepeatedProblems()
-
-    def note(self, unread: Sequence[UnreadText], path: str, line: int) -> None:
-        """Look at what one row has."""
-        for one in unread:
-            message = f"the row has {quote(one.name)}, which {one.what} and which nothing reads"
-            self._found.note(one.name, problem_of("text-not-read", message, hint=one.hint, where=Where(path, line)))
-
-    def problems(self) -> list[Problem]:
-        """Return one problem a key, with the number of its rows."""
-        return self._found.problems()
+def note_unread(problems: RepeatedProblems, unread: Sequence[UnreadText], path: str, line: int) -> None:
+    """Note the unread texts of one row: they are one problem a key, at the first row that has it."""
+    for one in unread:
+        message = f"the row has {quote(one.name)}, which {one.what} and which nothing reads"
+        problems.note(one.name, problem_of("text-not-read", message, hint=one.hint, where=Where(path, line)))
 
 
 _OF_ONE_SIDE = re.compile(r"(?P<side>pos|neg|teacher)(?:itives?|atives?|s)?_(?:scores?|labels?|relevances?|grades?)")
@@ -210,14 +183,10 @@ def _advise_number_of(row: Mapping[str, Any], name: str, shape: Shape) -> str | 
     if plain in NAMES.labels and negatives:
         return "it says that the positive is none: leave it out, or make the row a pair, one row a text"
     if plain in NAMES.labels or (plain in NAMES.scores and not negatives):
-        return _advise_single(name, shape)
+        if shape.name == "ranking":
+            return f'write one row a text: {{"query", "response", "label"}}, with {name!r} as the label'
+        return f'read it as "label": --map label={write_word(name)} (data.columns: {{label: {name}}})'
     return None
-
-
-def _advise_single(name: str, shape: Shape) -> str:
-    if shape.name == "ranking":
-        return f'write one row a text: {{"query", "response", "label"}}, with {name!r} as the label'
-    return f'read it as "label": --map label={write_word(name)} (data.columns: {{label: {name}}})'
 
 
 def _advise_list(row: Mapping[str, Any], plain: str, name: str) -> str | None:
