@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,17 +13,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from orchestrator.data.earlier_rows import Merger
 from orchestrator.data.fit import InBatchNegatives, LossFit, explain_unmeasurable
 from orchestrator.data.ledger import BadRows, Findings, InputFile, Ledger, PassResult
 from orchestrator.data.reading.json_rows import Row
 from orchestrator.data.reading.packed import AUTO
 from orchestrator.data.reading.readers import Source, require_readable, show_path
-from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
+from orchestrator.data.reasons import REASONS, Fault, RepeatedProblems, problem_of, refuse
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import Accepted, check_row
-from orchestrator.data.rows.records import Chat, LabelledGroup, RankingGroup, Record, ScoredPair
+from orchestrator.data.rows.records import Chat, LabelledGroup, Record, ScoredPair
 from orchestrator.data.rows.texts import build_fault, quote
-from orchestrator.data.rows.unread import UnreadTexts
+from orchestrator.data.rows.unread import note_unread
 from orchestrator.data.sides import (
     KEEP_OVERLAP,
     SALTS,
@@ -100,7 +101,7 @@ class _Pass:
         self.eval_rules = replace(request.rules, needs_scores=False)  # the teacher scores training files only
         self.samples = AllOrNone()
         self.sources: list[Source] = []  # those that were opened so far
-        self.unread = UnreadTexts()
+        self.unread = RepeatedProblems()
         self.unseen_columns = set(request.rules.columns.values())
         self.label_sources = {"train": LabelSources(), "eval": LabelSources()}  # by the files, not by the split
         self.overlap = Overlap(self.findings, is_allowed=request.allow_overlap)
@@ -115,29 +116,29 @@ class _Pass:
         return [*sides, self.validation] if "validation" in self.cuts else sides
 
     def run(self) -> PassResult:
-        with contextlib.ExitStack() as spools:
-            for side in self.sides if self.request.rules.kind == "labelled" else ():
-                if side is self.eval or self.request.merges:
-                    spool = tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=self.request.spool_folder)  # noqa: SIM115
-                    side.merge_in(spools.enter_context(spool))
-            return self._run()
-
-    def _run(self) -> PassResult:
-        files = (*self.request.eval_files, *self.request.train_files)
+        request = self.request
+        files = (*request.eval_files, *request.train_files)
         self.bytes_total = sum(require_readable(path) for path in files)
-        _refuse_same_file(self.request)
+        on_eval = {path.resolve() for path in request.eval_files}
+        if same := next((path for path in request.train_files if path.resolve() in on_eval), None):
+            raise refuse("same-file", "this file is given for training and for evaluation", same)
         self._load_tokenizer()
-        for seen in self.request.seen:
-            with seen.open(encoding="utf-8") as lines:
-                for row in map(json.loads, lines):
-                    self.overlap.note_query(row.get("query", row.get("text1", "")))
-        for path, record in self._records(self.request.eval_files, self.eval):
-            self._take_eval(path, record)
-        for path, record in self._records(self.request.train_files, self.train):
-            self._take_train(path, record)
-        for side in self.sides:
-            self._merge(side)
-            self._keep_all(side, side.flush())
+        for path in request.seen:
+            self.overlap.note_file(path)
+        with contextlib.ExitStack() as spools:
+            for side in self.sides if request.rules.kind == "labelled" else ():
+                if side is self.eval or request.merges:
+                    spool = tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=request.spool_folder)  # noqa: SIM115
+                    side.merger, side.ledger.merged = Merger(spools.enter_context(spool)), 0
+            for shown, record in self._records(request.eval_files, self.eval):
+                self._take_eval(shown, record)
+            for shown, record in self._records(request.train_files, self.train):
+                self._take_train(shown, record)
+            for side in self.sides:
+                for shown, group, rows in side.merger.groups() if side.merger else ():
+                    side.ledger.merged = (side.ledger.merged or 0) + rows - 1
+                    self._offer_whole(side, shown, group)
+                self._keep_all(side, side.flush())
         if self.on_progress:
             self.on_progress(self.bytes_done, self.bytes_total)
         return self._finish()
@@ -198,7 +199,7 @@ class _Pass:
         if self.request.rules.kind == "labelled":
             self.label_sources[side.name].note(checked.row, path, row.line)
         if checked.unread:
-            self.unread.note(checked.unread, path, row.line)
+            note_unread(self.unread, checked.unread, path, row.line)
         if checked.unknown_keys:
             self.findings.warn_unknown_keys(checked.unknown_keys, f"{path}:{row.line}")
         record = self._find_new(checked, side, row)
@@ -241,18 +242,9 @@ class _Pass:
     def _warn_row(self, checked: Accepted, record: Record, place: str) -> None:
         """Warn of what a row says twice, and of what of it is not learnt."""
         known = 0 if record is checked.record else len(checked.record.texts) - len(record.texts)
-        masked = sum(message.learnt is False for message in record.messages) if isinstance(record, Chat) else 0
-        counts = {
-            "duplicate-positive": checked.repeated_positives,
-            "duplicate-negative": checked.repeated_negatives,
-            "duplicate-document": checked.repeated_documents + known,
-            "answers-not-learnt": checked.left_out_turns // 2 + masked,  # user and assistant in turn
-            "turns-left-out": checked.left_out_turns,
-            "rejected-not-learnt": int(checked.rejects),
-            "prompts-not-measured": int(
-                self.request.corpus and isinstance(record, RankingGroup) and record.prompt is not None
-            ),
-        }
+        measures_prompt = not self.request.corpus or getattr(record, "prompt", None) is None
+        counts = Counter(checked.warnings)
+        counts.update({"duplicate-document": known, "prompts-not-measured": int(not measures_prompt)})
         for code, count in counts.items():
             if count:
                 self.findings.warn(code, REASONS[code].says, count=count, example=place)
@@ -274,12 +266,6 @@ class _Pass:
         side.ledger.rows_in += side is not self.train
         (self._take_eval if side is self.eval else partial(self._offer, side))(path, record)
 
-    def _merge(self, side: Side) -> None:
-        """Offer the groups of a side whose rows are merged, now that all of them are read."""
-        for path, group, rows in side.merger.groups() if side.merger else ():
-            side.ledger.merged = (side.ledger.merged or 0) + rows - 1
-            self._offer_whole(side, path, group)
-
     def _offer(self, side: Side, path: str, record: Record) -> None:
         """Keep a record, now or when all rows of its query are there."""
         if side.merger and isinstance(record, LabelledGroup):
@@ -291,7 +277,12 @@ class _Pass:
         """Keep a record, at once or when its tokens are counted, unless the trainer could not use it."""
         if side.fit:
             if left_out := side.fit.find_useless(record):
-                self._leave_out(side, path, record.line, *left_out)
+                code, _ = left_out
+                self.findings.drop(side.ledger, path, record.line, *left_out)
+                side.statistics.leave_out(code)
+                self.findings.warn(
+                    code, f"queries left out: {{n}}; {REASONS[code].what}", example=f"{path}:{record.line}"
+                )
                 return
             if fault := side.fit.find_fault(record):
                 self._drop_bad(side, path, record.line, fault)
@@ -300,12 +291,6 @@ class _Pass:
         elif useless := explain_unmeasurable(record, corpus=self.request.corpus):
             self.findings.warn("nothing-to-rank", useless, example=f"{path}:{record.line}")
         self._keep_all(side, side.measure(path, record))
-
-    def _leave_out(self, side: Side, path: str, line: int, code: str, message: str) -> None:
-        """Drop a group that is no fault, and say so."""
-        self.findings.drop(side.ledger, path, line, code, message)
-        side.statistics.leave_out(code)
-        self.findings.warn(code, f"queries left out: {{n}}; {REASONS[code].what}", example=f"{path}:{line}")
 
     def _keep_all(self, side: Side, measured: Measurements) -> None:
         for path, record, lengths in measured:
@@ -347,7 +332,10 @@ class _Pass:
             refusals += side.prompts.problem("prompt-on-some-rows-only", "prompt")
         if self.request.takes_scores:
             refusals += self.train.scores.problem("scores-on-some-rows-only", "teacher scores")
-        refusals += self._find_unseen_columns()
+        if self.unseen_columns:
+            names = ", ".join(quote(name) for name in sorted(self.unseen_columns))
+            hint = "correct data.columns (--map NEW=OLD)"
+            refusals.append(problem_of("unknown-column", f"no row has {names}", hint=hint))
         refusals += self.unread.problems()
         refusals += self._find_unclear_scores()
         refusals += self.fit.problems()
@@ -365,14 +353,6 @@ class _Pass:
         ledger = Ledger(sides, tuple(self.findings.dropped_rows), self.findings.warnings())
         refusals += self._find_empty_side(ledger)
         return PassResult(ledger, stats, tuple(refusals), tuple(self.bad.sum_up()), self._adjust())
-
-    def _find_unseen_columns(self) -> list[Problem]:
-        """Return that columns which are to be renamed are in no row at all."""
-        if not self.unseen_columns:
-            return []
-        names = ", ".join(quote(name) for name in sorted(self.unseen_columns))
-        hint = "correct data.columns (--map NEW=OLD)"
-        return [problem_of("unknown-column", f"no row has {names}", hint=hint)]
 
     def _find_samples(self) -> list[Problem]:
         """Return that rows of `orch data sample` stand among real ones; warn when every row is one."""
@@ -437,10 +417,3 @@ _DUPLICATE = {
     "class": "an earlier row has the same text and class",
     "labelled": "earlier rows of the query have the same documents and labels",
 }
-
-
-def _refuse_same_file(request: Request) -> None:
-    on_eval = {path.resolve() for path in request.eval_files}
-    for path in request.train_files:
-        if path.resolve() in on_eval:
-            raise refuse("same-file", "this file is given for training and for evaluation", path)

@@ -84,9 +84,15 @@ def _attempt(
         stats, ledger = (files.open(outputs.folder / name) for name in (STATS, LEDGER))
         writers = _open_writers(request, outputs, files, spools)
         sinks: dict[str, Callable[[Record], None]] = {f"on_{side}": writer.add for side, writer in writers.items()}
-        by_source = SourceWriter(request, outputs, files, spools, sinks["on_train"]) if outputs.sources else None
-        if by_source:
-            sinks["on_train"] = by_source.add
+        named = zip(request.train_files, outputs.sources, strict=bool(outputs.sources))
+        by_source = {path.name: _open_train(outputs, f"{SOURCES}/{name}", files, spools) for path, name in named}
+        if by_source:  # the training rows a second time, those of each file in one of its own
+
+            def add(record: Record) -> None:
+                writers["train"].add(record)
+                by_source[record.source].add(record)
+
+            sinks["on_train"] = add
         gathered = run_data_pass(request, thresholds=thresholds, on_progress=on_progress, **sinks)
         if gathered.adjusted is not None:
             return gathered
@@ -94,14 +100,13 @@ def _attempt(
         try:
             require_usable(gathered, outputs.max_dropped)
             if request.train_files:
-                _require_rows(lines, outputs, request)
-                parts = by_source.count() if by_source else {"": lines["train"]}
-                _require_every_source(parts)
+                parts = {source: writer.lines for source, writer in by_source.items()} or {"": lines["train"]}
+                _require_rows(lines, parts, outputs, request)
                 gathered = _warn_left_over(gathered, parts, outputs.full_batch_rows)
         except OrchError:
             write_json(outputs.folder / FAILED_LEDGER, gathered.ledger.to_json())
             raise
-        for writer in (*writers.values(), *(by_source.writers.values() if by_source else ())):
+        for writer in (*writers.values(), *by_source.values()):
             writer.close()
         if request.rules.kind == "labelled":
             for side, count in lines.items():
@@ -136,8 +141,11 @@ def _open_spool(outputs: Outputs, spools: contextlib.ExitStack) -> BinaryIO:
     return spools.enter_context(tempfile.TemporaryFile(dir=outputs.folder))
 
 
-def _require_rows(lines: dict[str, int], outputs: Outputs, request: Request) -> None:
-    """Raise DataError when the trainer, which drops an incomplete last batch, would have nothing to train on."""
+def _require_rows(lines: dict[str, int], parts: dict[str, int], outputs: Outputs, request: Request) -> None:
+    """Raise DataError when the trainer would have nothing to train on: it drops an incomplete last batch.
+
+    Nor may a file of its own be empty: the datasets library reads none such.
+    """
     if lines["train"] < outputs.full_batch_rows:
         raise DataError(
             f"too-few-rows: {lines['train']} training rows are left, "
@@ -150,36 +158,6 @@ def _require_rows(lines: dict[str, int], outputs: Outputs, request: Request) -> 
             f"{request.min_validation} an evaluation batch; with fewer ms-swift dies of KeyError eval_loss",
             hint=REASONS["too-few-validation-rows"].remedy,
         )
-
-
-class SourceWriter:
-    """Writes the training rows a second time, those of each file to one of its own."""
-
-    def __init__(
-        self,
-        request: Request,
-        outputs: Outputs,
-        files: FileSet,
-        spools: contextlib.ExitStack,
-        add: Callable[[Record], None],
-    ) -> None:
-        """Open a file for each training file, a record knows its own by its name; `add` writes to that of all rows."""
-        named = zip(request.train_files, outputs.sources, strict=True)
-        self.writers = {path.name: _open_train(outputs, f"{SOURCES}/{name}", files, spools) for path, name in named}
-        self._add = add
-
-    def add(self, record: Record) -> None:
-        """Write one record to the file of all rows and to that of its source."""
-        self._add(record)
-        self.writers[record.source].add(record)
-
-    def count(self) -> dict[str, int]:
-        """Return the rows of each source, by its file's name."""
-        return {source: writer.lines for source, writer in self.writers.items()}
-
-
-def _require_every_source(parts: dict[str, int]) -> None:
-    """Raise DataError for a file of which no row is left: the datasets library reads no empty file."""
     if empty := [source for source, count in parts.items() if not count]:
         message = f"no-rows-kept: no row is left of {', '.join(empty)}, and each file makes batches of its own"
         raise DataError(message, hint="remove the file from data.train, or same_dataset_within_batch")

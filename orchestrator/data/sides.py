@@ -6,12 +6,13 @@ go together.
 
 from __future__ import annotations
 
+import json
 import math
 from array import array
 from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from orchestrator.data.digests import NORMALISED, DigestSet, digest, document_key, loose_key, query_key
 from orchestrator.data.earlier_rows import EarlierRows, KnownLabels, KnownSides, Merger
@@ -149,7 +150,7 @@ class Side:
         self.labels = KnownLabels()
         self.sides = KnownSides()
         self.earlier = EarlierRows()
-        self.merger: Merger | None = None
+        self.merger: Merger | None = None  # where a query's rows become one group
         self.prompts = AllOrNone()
         self.scores = AllOrNone()
         self.statistics = SideStatistics(kind)
@@ -157,11 +158,6 @@ class Side:
         self._limit = limit
         self._sink = sink
         self._queue: MeasuringQueue | None = None
-
-    def merge_in(self, spool: IO[bytes]) -> None:
-        """Make one group of a query's rows from now on; they wait in `spool`, a temporary file."""
-        self.merger = Merger(spool)
-        self.ledger.merged = 0
 
     def count_tokens(self, counter: TextCounter, rule: LengthRule, path: Path | None) -> None:
         """Count tokens from now on, with the tokenizer of `path`; None: they are estimated."""
@@ -254,12 +250,17 @@ class Overlap:
 
     def note_eval(self, record: Record) -> None:
         """Take down the query of a row of the eval set."""
-        self.note_query(record.split_text)
+        self._note_query(record.split_text)
         if isinstance(record, Chat):
             self._eval_questions.add(hash(loose_key(record.split_text)))
 
-    def note_query(self, text: str) -> None:
-        """Take down a query of the eval set."""
+    def note_file(self, path: Path) -> None:
+        """Take down the queries of a prepared file."""
+        with path.open(encoding="utf-8") as lines:
+            for row in map(json.loads, lines):
+                self._note_query(row.get("query", row.get("text1", "")))
+
+    def _note_query(self, text: str) -> None:
         self._queries.add(_loose_digest(text))
         self._exact_queries.add(_query_digest(text))
 

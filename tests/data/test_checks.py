@@ -124,7 +124,7 @@ def test_repeated_documents_are_used_once_with_their_first_score(row):
     checked = check(row(1, pos=["p", "p "], pos_scores=[1, 2], neg=["a", "b", " a"], neg_scores=[3, 4, 5]))
     assert (checked.record.positives, checked.record.positive_scores) == (("p",), (1.0,))
     assert (checked.record.negatives, checked.record.negative_scores) == (("a", "b"), (3.0, 4.0))
-    assert (checked.repeated_positives, checked.repeated_negatives) == (1, 1)
+    assert checked.warnings == {"duplicate-positive": 1, "duplicate-negative": 1}
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_a_ranking_group_without_scores_is_bad_where_they_are_needed():
 def test_a_document_that_a_row_repeats_with_the_same_label_is_kept_once():
     found = check(hits(hit("a", 1, score=1), hit("b", 0, score=2), hit(" a", 1, score=3)))
     assert found.record == group(("a", "b"), (1.0, 0.0), (1.0, 2.0))
-    assert found.repeated_documents == 1
+    assert found.warnings == {"duplicate-document": 1}
 
 
 def test_keys_of_hits_that_nothing_reads_are_noted():

@@ -122,11 +122,9 @@ def _in_order(files: list[str], what: str, folder: str) -> tuple[str, ...] | Pro
     if all(any(side.search(name) for name in names) for side in _SIDES):
         hint = f"name the files of one side, such as {Path(folder, f'*train*{endings[0]}')}"
         return Problem(f"{what} holds files of both sides, to train on and to evaluate on", hint)
-    return tuple(sorted(files, key=_natural))
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+    parts = {file: re.split(r"(\d+)", file) for file in files}
+    natural = {file: [(0, int(one), "") if one.isdecimal() else (1, 0, one) for one in parts[file]] for file in files}
+    return tuple(sorted(files, key=natural.__getitem__))
 
 
 def _explain_missing(folder: Path, name: str, what: str) -> Problem:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -18,6 +19,7 @@ from orchestrator.data.rows.texts import build_fault, is_blank
 from orchestrator.errors import DataError
 
 WHITESPACE = " \t\r\n"
+_BLANK = re.compile(f"[{WHITESPACE}]*")
 
 
 class NotUtf8Error(Exception):
@@ -28,6 +30,14 @@ class NotUtf8Error(Exception):
         self.line = line
         self.message = message
         self.raw = raw
+
+
+def decode_text(raw: bytes, line: int) -> str:
+    """Return a line as text. Raises NotUtf8Error."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise NotUtf8Error(line, f"byte {error.start + 1} of the line is not UTF-8", raw) from error
 
 
 @dataclass(slots=True)
@@ -67,10 +77,7 @@ class RowDecoder:
                 return Row(line, raw, value, None, offset)
         except (ValueError, RecursionError):
             pass
-        try:
-            text = raw.decode().removeprefix("\ufeff").strip(WHITESPACE)
-        except UnicodeDecodeError as error:
-            raise NotUtf8Error(line, f"byte {error.start + 1} of the line is not UTF-8", raw) from error
+        text = decode_text(raw, line).removeprefix("\ufeff").strip(WHITESPACE)
         if not text:
             return None
         try:
@@ -167,10 +174,7 @@ def split_lines(path: Path, first: bytes, chunks: Iterator[bytes]) -> Iterator[b
 def read_texts(lines: Iterator[bytes]) -> Iterator[Row]:
     """Yield every line that is not blank as a text. Raises NotUtf8Error."""
     for line, raw in enumerate(lines, 1):
-        try:
-            text = raw.decode().strip()
-        except UnicodeDecodeError as error:
-            raise NotUtf8Error(line, f"byte {error.start + 1} of the line is not UTF-8", raw) from error
+        text = decode_text(raw, line).strip()
         if not is_blank(text):
             yield Row(line, raw, text)
 
@@ -189,7 +193,6 @@ def read_list(path: Path, first: bytes, chunks: Iterator[bytes], *, line: int = 
     The list begins on `line`; where it is not `alone`, something may follow it.
     """
     window = _Window(path, first, chunks, line)
-    decoder = RowDecoder()
     window.advance(window.position + 1)  # the opening bracket
     if window.peek() == "]":
         window.advance(window.position + 1)
@@ -197,11 +200,7 @@ def read_list(path: Path, first: bytes, chunks: Iterator[bytes], *, line: int = 
         separator = ","
         while separator == ",":
             window.peek()  # moves to the row's first character, and so to its line
-            line = window.line
-            value, end = window.decode(decoder)
-            raw = window.text[window.position : end].encode()
-            window.advance(end)
-            yield Row(line, raw, value, decoder.find_fault())
+            yield window.read_row()
             separator = window.peek()
             if separator not in {",", "]"}:
                 what = "a comma or the closing bracket is missing" if separator else "the list does not end"
@@ -217,13 +216,8 @@ def read_values(path: Path, first: bytes, chunks: Iterator[bytes]) -> Iterator[R
     Raises DataError where their syntax breaks.
     """
     window = _Window(path, first, chunks)
-    decoder = RowDecoder()
     while window.peek():
-        line = window.line
-        value, end = window.decode(decoder)
-        raw = window.text[window.position : end].encode()
-        window.advance(end)
-        yield Row(line, raw, value, decoder.find_fault())
+        yield window.read_row()
 
 
 class _Window:
@@ -237,6 +231,7 @@ class _Window:
         self._path = path
         self._chunks = chunks
         self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._values = RowDecoder()
         self._ended = False
         self._add(first)
         self.peek()
@@ -277,20 +272,25 @@ class _Window:
     def peek(self) -> str:
         """Skip white space and return the next character, or "" at the end of the file."""
         while True:
-            end = self.position
-            while end < len(self.text) and self.text[end] in WHITESPACE:
-                end += 1
-            self.advance(end)
-            if end < len(self.text):
-                return self.text[end]
+            self.advance(_skip(self.text, self.position))
+            if self.position < len(self.text):
+                return self.text[self.position]
             if not self._fill():
                 return ""
 
-    def decode(self, decoder: RowDecoder) -> tuple[Any, int]:
+    def read_row(self) -> Row:
+        """Return the value at the position as a row, and move behind it."""
+        line = self.line
+        value, end = self._decode()
+        raw = self.text[self.position : end].encode()
+        self.advance(end)
+        return Row(line, raw, value, self._values.find_fault())
+
+    def _decode(self) -> tuple[Any, int]:
         """Return the value at the position and where it ends, reading on while it may be incomplete."""
         while True:
             try:
-                value, end = decoder.decode_at(self.text, self.position)
+                value, end = self._values.decode_at(self.text, self.position)
             except json.JSONDecodeError as error:
                 cut = error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - _CUT_MARGIN
                 if cut and not self._ended:
@@ -377,9 +377,7 @@ def _locate(text: str, key: str) -> int:
 
 
 def _skip(text: str, at: int) -> int:
-    while at < len(text) and text[at] in WHITESPACE:
-        at += 1
-    return at
+    return cast("re.Match[str]", _BLANK.match(text, at)).end()
 
 
 def _refuse_wrapped(path: Path, keys: list[str]) -> DataError:

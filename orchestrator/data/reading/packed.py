@@ -10,6 +10,7 @@ import lzma
 import shlex
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -211,7 +212,7 @@ def find_encoding(head: bytes, encoding: str | None) -> str | None:
 def decode_chunks(chunks: Iterator[bytes], encoding: str, path: Path) -> Iterator[bytes]:
     """Yield text of another encoding as UTF-8. Raises DataError where it is none."""
     decoder, lines = codecs.getincrementaldecoder(encoding)(), 0
-    for chunk in _with_end(chunks):
+    for chunk in chain(chunks, (b"",)):
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeError as error:
@@ -222,11 +223,6 @@ def decode_chunks(chunks: Iterator[bytes], encoding: str, path: Path) -> Iterato
         lines += text.count("\n")
         if text:
             yield text.encode("utf-8", "replace")
-
-
-def _with_end(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    yield from chunks
-    yield b""
 
 
 def refuse_binary(head: bytes, path: Path) -> None:

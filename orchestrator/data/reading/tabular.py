@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from orchestrator.data.reading.json_rows import LONGEST_ROW, WHITESPACE, NotUtf8Error, Row, refuse_large
+from orchestrator.data.reading.json_rows import LONGEST_ROW, WHITESPACE, Row, decode_text, refuse_large
 from orchestrator.data.reasons import REASONS, Fault, refuse
 from orchestrator.data.rows.shapes import list_columns
 
@@ -78,10 +78,7 @@ def _decode(lines: Iterator[bytes], taken: list[bytes]) -> Iterator[str]:
     """Yield each line as text, and keep its bytes in `taken`, which is emptied where a row begins."""
     for line, raw in enumerate(lines, 1):
         taken.append(raw)
-        try:
-            yield raw.decode() + "\n"
-        except UnicodeDecodeError as error:
-            raise NotUtf8Error(line, f"byte {error.start + 1} of the line is not UTF-8", raw) from error
+        yield decode_text(raw, line) + "\n"
 
 
 def _explain(error: csv.Error) -> str:
