@@ -57,13 +57,6 @@ class CheckReport:
         }
 
 
-def _guess_kind(paths: Sequence[Path], columns: Mapping[str, str], encoding: str | None) -> Kind:
-    """Return the kind that the first row would have with its keys renamed, so that its message is about that."""
-    row = sniff_row(paths[0], columns, encoding=encoding) if paths else None
-    nearest = find_nearest(row, "group") if row else None
-    return nearest.shape.kind if nearest and not nearest.missing else "group"
-
-
 def check_files(
     paths: Sequence[Path],
     *,
@@ -94,30 +87,22 @@ def check_files(
     renamed = dict(columns or {})
     given = require_kind(kind) if kind else None
     shape = sniff_shape(paths[0], renamed, given, encoding) if paths else None
-    wanted: Kind = given or (shape.kind if shape else _guess_kind(paths, renamed, encoding))
+    wanted: Kind = given or (shape.kind if shape else "group")
+    if not given and not shape and paths and (row := sniff_row(paths[0], renamed, encoding=encoding)):
+        nearest = find_nearest(row, "group")  # with its keys renamed, so that its message is about that
+        wanted = "group" if nearest.missing else nearest.shape.kind
     if not given and wanted == "group" and (max_label is not None or scores_as_labels):
         wanted = "labelled"  # only these have labels
     rules = RowRules(
-        wanted,
-        needs_negatives=needs_negatives or not (shape and shape.without_negatives),
-        columns=renamed,
-        min_label=min_label,
-        max_label=max_label,
-        scores_as_labels=scores_as_labels,
-        ignore=tuple(ignore),
-    )
+        wanted, needs_negatives=needs_negatives or not (shape and shape.without_negatives), columns=renamed,
+        min_label=min_label, max_label=max_label, scores_as_labels=scores_as_labels, ignore=tuple(ignore),
+    )  # fmt: skip
     if wanted != "group" and isinstance(budget, LengthBudget):
         budget = None
     request = Request(
-        tuple(paths),
-        tuple(eval_paths),
-        allow_overlap=allow_overlap,
-        tokenizer=tokenizer,
-        budget=budget,
-        rules=rules,
-        merges=True,
-        encoding=encoding,
-    )
+        tuple(paths), tuple(eval_paths), allow_overlap=allow_overlap, tokenizer=tokenizer, budget=budget, rules=rules,
+        merges=True, encoding=encoding,
+    )  # fmt: skip
     gathered = run_data_pass(request)
     return CheckReport(gathered.ledger, gathered.stats, tuple(build_problems(gathered, max_dropped)))
 

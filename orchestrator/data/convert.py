@@ -138,20 +138,20 @@ class _Run:
     def _take_row(self, source: Source, row: Line) -> None:
         try:
             rows = self._convert(source, row)
-            if self._rewrites:
+            if self.conversion.form in FOREIGN_FORMS or self.regrouping:  # rows that keep their form keep all they say
                 self._note_unread(rows, str(source.path), row.line)
-            self._write(rows, source, row)
+            if self.regrouping:
+                self.regrouping.take(rows, source.path, row.line)
+            else:
+                lines = list(map(format_line, rows))
+                self.stream.writelines(lines)
+                self.rows_out += len(lines)
         except BadRowError as error:
             self.bad.add(error.fault, source.path, row.line)
         except ValueError:  # half of a UTF-16 pair cannot be written as UTF-8
             self.bad.add(build_fault("lone-surrogate", "a text holds half of a UTF-16 pair"), source.path, row.line)
         except RecursionError:  # a few levels more than could be read
             self.bad.add(build_fault("not-json", "a value is nested too deeply"), source.path, row.line)
-
-    @property
-    def _rewrites(self) -> bool:
-        """Whether rows get another form; rows that keep theirs keep all they say."""
-        return self.conversion.form in FOREIGN_FORMS or self.conversion.reshaping is not None
 
     def _note_unread(self, rows: list[Row], path: str, line: int) -> None:
         reshaping = self.conversion.reshaping
@@ -170,15 +170,6 @@ class _Run:
             unread = find_unread(row, fields.unknown_keys, texts, optional=optional, ignore=self.conversion.ignore)
             judged = find_unread_judgements(row, fields.unknown_keys, shape, ignore=self.conversion.ignore)
             note_unread(self.unread, (*unread, *judged), path, line)
-
-    def _write(self, rows: list[Row], source: Source, row: Line) -> None:
-        """Write the rows that one row became, or hand them on. Raises ValueError where UTF-8 cannot hold them."""
-        if self.regrouping:
-            self.regrouping.take(rows, source.path, row.line)
-            return
-        lines = [format_line(one) for one in rows]
-        self.stream.writelines(lines)
-        self.rows_out += len(lines)
 
     def _convert(self, source: Source, row: Line) -> list[Row]:
         """Return the rows that one row becomes. Raises BadRowError, and DataError where two columns get one name."""

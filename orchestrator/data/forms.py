@@ -108,17 +108,16 @@ def build_embedding_row(record: RankingGroup | ScoredPair, options: RowOptions) 
 
     With infonce pairs have no label: that loss takes rows apart by their labels.
     """
-    if isinstance(record, ScoredPair):
-        row = {
-            "messages": _say("user", build_anchor(record.text1, options.instruction)),
-            "positive_messages": [_say("user", record.text2)],
-        }
-        return row if options.loss == "infonce" else row | {"label": record.score}
-    return {
-        "messages": _say("user", build_anchor(record.query, options.instruction)),
-        "positive_messages": [_say("user", text) for text in record.positives],
-        "negative_messages": [_say("user", text) for text in record.negatives],
+    query, texts = (
+        (record.text1, (record.text2,)) if isinstance(record, ScoredPair) else (record.query, record.positives)
+    )
+    row: dict[str, Any] = {
+        "messages": _say("user", build_anchor(query, options.instruction)),
+        "positive_messages": [_say("user", text) for text in texts],
     }
+    if isinstance(record, RankingGroup):
+        return row | {"negative_messages": [_say("user", text) for text in record.negatives]}
+    return row if options.loss == "infonce" else row | {"label": record.score}
 
 
 def build_groups(record: RankingGroup | ScoredPair, options: RowOptions) -> Iterator[dict[str, Any]]:
@@ -148,12 +147,6 @@ def build_reranker_row(record: RankingGroup, options: RowOptions) -> dict[str, A
         "positive_messages": [_say("assistant", text) for text in record.positives],
         "negative_messages": [_say("assistant", text) for text in record.negatives],
     }
-
-
-def build_encoder_row(record: RankingGroup, options: RowOptions) -> dict[str, Any]:
-    """Return a row for `task_type reranker` of an encoder, which reads two texts and no instruction."""
-    row = build_reranker_row(record, options)
-    return row | {"messages": _say("user", record.query)}
 
 
 def build_chat_row(record: Chat, options: RowOptions) -> dict[str, Any]:  # noqa: ARG001 - the writers' signature
@@ -212,7 +205,9 @@ def _each(build: Callable[[Any, RowOptions], dict[str, Any]]) -> Callable[[Any, 
 TRAIN_FORMS: dict[str, TrainForm] = {
     "flagembedding": TrainForm(("group",), _each(build_flagembedding_row), needs_negatives=True, takes_scores=True),
     "swift-embedding": TrainForm(("group", "pair"), _each(build_embedding_row), takes_prompt=False),
-    "swift-encoder-reranker": TrainForm(("group",), _each(build_encoder_row), needs_negatives=True, takes_prompt=False),
+    "swift-encoder-reranker": TrainForm(  # an encoder reads two texts and no instruction
+        ("group",), lambda one, _: [build_reranker_row(one, _DEFAULTS)], needs_negatives=True, takes_prompt=False
+    ),
     "swift-reranker": TrainForm(("group",), _each(build_reranker_row), needs_negatives=True),
     "swift-chat": TrainForm(("chat",), _each(build_chat_row)),
     "cross-encoder-pairs": TrainForm(("labelled",), build_pairs, takes_prompt=False),
@@ -247,7 +242,10 @@ class TrainWriter:
 
     def add(self, record: Record) -> None:
         """Write one record, or let it wait for one with negatives or marks."""
-        waits = self._waiting and _lacks_something(record)
+        lacks = (isinstance(record, RankingGroup) and not record.negatives) or (
+            isinstance(record, Chat) and not record.has_marks
+        )
+        waits = self._waiting and lacks
         stream = self._spool if waits else self._stream
         for row in self._form.rows(record, self._options):
             stream.write(format_line(row))
@@ -261,10 +259,3 @@ class TrainWriter:
             self._waiting = False
             self._spool.seek(0)
             shutil.copyfileobj(self._spool, self._stream)
-
-
-def _lacks_something(record: Record) -> bool:
-    """Whether other records may have what this one lacks."""
-    if isinstance(record, RankingGroup):
-        return not record.negatives
-    return isinstance(record, Chat) and not record.has_marks

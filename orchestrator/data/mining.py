@@ -10,6 +10,7 @@ import json
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -213,7 +214,8 @@ def write_mined_rows(
             if not kept and not new:
                 continue
             numbers = [*kept, *(find["document"] for find in new)]
-            row = {"query": query["query"], "pos": texts.read(query["positives"]), "neg": texts.read(numbers)}
+            row = {"query": query["query"], "pos": list(map(texts.read, query["positives"]))}
+            row |= {"neg": list(map(texts.read, numbers))}
             lineage = {
                 "query": query["query"],
                 "positive_scores": finds["positive_scores"],
@@ -232,19 +234,11 @@ class _Texts:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._offsets = array("Q")
-        offset = 0
-        for raw in stream:
-            self._offsets.append(offset)
-            offset += len(raw)
+        self._offsets = array("Q", accumulate(map(len, stream), initial=0))
 
-    def read(self, numbers: Sequence[int]) -> list[str]:
-        """Return the texts of these documents, in that order."""
-        found = []
-        for number in numbers:
-            self._stream.seek(self._offsets[number])
-            found.append(json.loads(self._stream.readline())["text"])
-        return found
+    def read(self, number: int) -> str:
+        self._stream.seek(self._offsets[number])
+        return str(json.loads(self._stream.readline())["text"])
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -66,14 +66,6 @@ def _other(rng: random.Random, count: int, but: int) -> int:
     return (but + rng.randrange(1, count)) % count
 
 
-def _reranker_row(facts: _Facts, place: _Place, rng: random.Random) -> dict[str, Any]:
-    return {"query": facts.ask(*place), "pos": [facts.answer(*place[:3])], "neg": facts.draw_negatives(place, rng)}
-
-
-def _embedding_row(facts: _Facts, place: _Place, _: random.Random) -> dict[str, Any]:
-    return {"query": facts.ask(*place), "response": facts.answer(*place[:3])}
-
-
 def _pair_row(facts: _Facts, place: _Place, rng: random.Random) -> dict[str, Any]:
     """Return a question and another one: in other words, on another topic, or on another service and topic."""
     service, topic, plan, wording = place
@@ -100,11 +92,13 @@ def _sft_row(facts: _Facts, place: _Place, rng: random.Random) -> dict[str, Any]
 
 
 SAMPLERS: dict[str, Callable[[_Facts, _Place, random.Random], dict[str, Any]]] = {
-    "reranker": _reranker_row,
-    "embedding": _embedding_row,
+    "reranker": lambda facts, place, rng: {
+        "query": facts.ask(*place), "pos": [facts.answer(*place[:3])], "neg": facts.draw_negatives(place, rng),
+    },
+    "embedding": lambda facts, place, _: {"query": facts.ask(*place), "response": facts.answer(*place[:3])},
     "pairs": _pair_row,
     "sft": _sft_row,
-}
+}  # fmt: skip
 LARGEST = min(len(_list_places(words)) for words in _WORDS.values())
 
 

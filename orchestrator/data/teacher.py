@@ -122,7 +122,9 @@ def _read_rows(rows: RowFiles, counts: Counts) -> Iterator[_TeacherRow]:
                 return
             counts.rows += 1
             try:
-                opened, found = _read_row(line, rows, is_table=source.is_text_table)
+                _require_writable(line.value)
+                opened = open_row(line, rows.columns, is_table=source.is_text_table)
+                found = require_judged(opened.row)
             except BadRowError as error:
                 counts.bad.add(error.fault, path, line.line)
                 yield _TeacherRow(path, line)
@@ -132,12 +134,6 @@ def _read_rows(rows: RowFiles, counts: Counts) -> Iterator[_TeacherRow]:
                 raise DataError("the row has teacher scores already", hint=hint, where=Where(str(path), line.line))
             note_unread(counts.unread, find_unread_keys(opened.row, found, rows.ignore), str(path), line.line)
             yield _TeacherRow(path, line, opened, found)
-
-
-def _read_row(line: Line, rows: RowFiles, *, is_table: bool) -> tuple[Opened, Judged]:
-    _require_writable(line.value)
-    opened = open_row(line, rows.columns, is_table=is_table)
-    return opened, require_judged(opened.row)
 
 
 def _require_writable(value: Any) -> None:
@@ -221,15 +217,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one step; the sums go to stdout, bad rows and problems to stderr."""
     given, rows = parse_arguments(argv)
     try:
-        try:
-            if given.step == "pairs":
-                counts = write_pairs(rows, given.out)
-            else:
-                counts = join_scores(rows, given.scores, given.out)
-        except OSError as error:
+        counts = write_pairs(rows, given.out) if given.step == "pairs" else join_scores(rows, given.scores, given.out)
+    except (OrchError, OSError) as error:
+        if isinstance(error, OSError):
             message = f"{given.out} cannot be written: {error.strerror or error}"
-            raise PreflightError(message, hint="see to the disk and the permissions") from error
-    except OrchError as error:
+            error = PreflightError(message, hint="see to the disk and the permissions")
         say_lines(map(describe_problem, error.problems), err=True)
         return error.exit_code
     say_lines((f"bad: {describe_problem(problem)}" for problem in counts.bad.sum_up()), err=True)

@@ -359,21 +359,18 @@ def _require_scores(row: Row) -> None:
 
 
 def _check_labelled(place: _Place, fields: Fields) -> Accepted:
-    build = _build_from_sides if "pos" in fields.values else _build_from_hits
-    group, repeated = build(place, fields)
+    if "pos" in fields.values:
+        sides, of_sides = _build_group(place, fields, needs_negatives=False)
+        group = LabelledGroup(sides.query, sides.documents, sides.labels, sides.scores, place.source, place.line)
+        repeated = sum(of_sides.values())
+    else:
+        group, repeated = _build_from_hits(place, fields)
     if place.rules.needs_scores and group.scores is None:
         raise bad_row("scores-missing", "the row has no teacher scores")
     if beyond := [score for score in group.scores or () if abs(score) > _LARGEST]:
         message = f"a teacher score is {beyond[0]:g}, which is infinite in single precision"
         raise bad_row("scores-not-numbers", message)
     return Accepted(group, {"duplicate-document": repeated})
-
-
-def _build_from_sides(place: _Place, fields: Fields) -> tuple[LabelledGroup, int]:
-    """Return positives as documents of label 1 and negatives as documents of label 0."""
-    group, repeated = _build_group(place, fields, needs_negatives=False)
-    labelled = LabelledGroup(group.query, group.documents, group.labels, group.scores, place.source, place.line)
-    return labelled, sum(repeated.values())
 
 
 def _build_from_hits(place: _Place, fields: Fields) -> tuple[LabelledGroup, int]:
