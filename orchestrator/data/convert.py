@@ -181,10 +181,7 @@ class _Run:
         if self.conversion.keep_reasoning:
             value = keep_reasoning(value)
         if self.conversion.form in FOREIGN_FORMS:
-            converted = convert_row(self.conversion.form, value)
-            if isinstance(converted, Fault):
-                raise BadRowError(converted)
-            value = converted
+            value = convert_row(self.conversion.form, value)
         elif self.conversion.reshaping:
             value = bring_to_form(value, numeric_text=True)
         if self.conversion.divide_score is not None:

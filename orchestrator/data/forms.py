@@ -108,11 +108,9 @@ def build_embedding_row(record: RankingGroup | ScoredPair, options: RowOptions) 
 
     With infonce pairs have no label: that loss takes rows apart by their labels.
     """
-    query, texts = (
-        (record.text1, (record.text2,)) if isinstance(record, ScoredPair) else (record.query, record.positives)
-    )
+    texts = (record.text2,) if isinstance(record, ScoredPair) else record.positives
     row: dict[str, Any] = {
-        "messages": _say("user", build_anchor(query, options.instruction)),
+        "messages": _say("user", build_anchor(record.split_text, options.instruction)),
         "positive_messages": [_say("user", text) for text in texts],
     }
     if isinstance(record, RankingGroup):

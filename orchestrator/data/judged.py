@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.tabular import parse_cell
-from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.checks import require_group_types, require_list_of_texts
 from orchestrator.data.rows.nearest import explain_unknown
 from orchestrator.data.rows.shapes import (
@@ -118,8 +117,6 @@ def bring_to_form(row: Row, *, numeric_text: bool = False) -> Row:
     With `numeric_text` its labels and scores may be numbers that stand as text.
     """
     found = rewrite(fold_numbered(row))
-    if isinstance(found, Fault):
-        raise BadRowError(found)
     shape = find_shape(found, "labelled")
     is_other = shape and shape.kind in {"group", "labelled"} and shape.name not in _MARKS
     if shape is None or not is_other:
@@ -289,11 +286,10 @@ def open_row(line: Line, columns: Mapping[str, str], *, is_table: bool) -> Opene
     if line.fault:
         raise BadRowError(line.fault)
     value = line.value if isinstance(line.value, dict) else name_values(line.value, "labelled") or line.value
-    if isinstance(value, dict):
-        value = read_cells(value, columns, is_table=is_table)
-    row = rename(value, columns) if isinstance(value, dict) else explain_no_object(value, "group")
-    if isinstance(row, Fault):
-        raise BadRowError(row)
+    if not isinstance(value, dict):
+        raise explain_no_object(value, "group")
+    value = read_cells(value, columns, is_table=is_table)
+    row = rename(value, columns)
     brought = bring_to_form(row, numeric_text=is_table)
     return Opened(value, columns, row) if brought is row else Opened(brought, {}, brought)
 
@@ -308,7 +304,7 @@ def require_judged(row: Row) -> Judged:
     form = next((form for form in there if row[_MARKS[form][0]] not in _ABSENT), there[0] if there else None)
     if form is None:
         labelled = [shape for shape in reversed(SHAPES) if shape.kind == "labelled"]  # the likeliest first, too
-        raise BadRowError(explain_unknown(row, "labelled", labelled))
+        raise explain_unknown(row, "labelled", labelled)
     found = read_judged(row, form)
     if form == "ranking" and not any(hit.label for hit in found.hits):
         raise bad_row("no-positive", '"pos" is an empty list')

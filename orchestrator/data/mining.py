@@ -19,7 +19,7 @@ from orchestrator.data.judged import Hit, Judged, find_unread_keys, open_row, re
 from orchestrator.data.ledger import BadRows
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import TEXT_LINES, Source
-from orchestrator.data.reasons import Fault, RepeatedProblems
+from orchestrator.data.reasons import RepeatedProblems
 from orchestrator.data.request import RowFiles
 from orchestrator.data.rows.records import is_relevant
 from orchestrator.data.rows.shapes import read_scores_as_labels
@@ -102,10 +102,7 @@ class _Gathering:
         row = open_row(line, rules.columns, is_table=is_table).row
         self.sources.note(row, str(path), line.line)
         if rules.scores_as_labels:
-            graded = read_scores_as_labels(row, *self.label_range)
-            if isinstance(graded, Fault):
-                raise BadRowError(graded)
-            row = graded
+            row = read_scores_as_labels(row, *self.label_range)
         found = require_judged(row)
         note_unread(self.unread, find_unread_keys(row, found, rules.ignore, judgements=True), str(path), line.line)
         return found

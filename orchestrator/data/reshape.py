@@ -34,7 +34,6 @@ from orchestrator.data.judged import (
     scale_label,
 )
 from orchestrator.data.ledger import BadRows
-from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.shapes import Row, read_scores_as_labels
 from orchestrator.data.rows.texts import BadRowError, bad_row, build_fault, quote
 from orchestrator.data.sides import LabelSources
@@ -81,10 +80,7 @@ def read_judgements(row: Row, rules: Reshaping, place: Place) -> Judged:
     """Return what a row of one of the three forms says, labels scaled. Raises BadRowError for any other row."""
     if rules.scores_as_labels:
         low, high = (0, math.inf) if rules.max_label is None else (rules.min_label or 0, rules.max_label)
-        graded = read_scores_as_labels(drop_nulls(row), low, high)
-        if isinstance(graded, Fault):
-            raise BadRowError(graded)
-        row = graded
+        row = read_scores_as_labels(drop_nulls(row), low, high)
     form = find_form(row)
     if form is None:
         is_pair = {"query", "response", "label"} <= row.keys()

@@ -10,7 +10,6 @@ from orchestrator.cli import main
 from orchestrator.cli.data_commands import data_command
 from orchestrator.data.check import check_files
 from orchestrator.data.convert import Conversion, convert_files
-from orchestrator.data.reasons import Fault
 from orchestrator.data.reshape import Regrouping, Reshaping
 from orchestrator.data.rows.foreign_rows import convert_row
 from orchestrator.data.rows.texts import BadRowError
@@ -456,9 +455,9 @@ def test_an_option_without_a_meaning_for_the_form_is_refused(files, options, sen
     ],
 )
 def test_a_value_of_another_type_is_the_row_s_fault(form, row, why):
-    found = convert_row(form, row)
-    assert isinstance(found, Fault)
-    assert (found.code, why in found.message) == ("not-convertible", True)
+    with pytest.raises(BadRowError) as error:
+        convert_row(form, row)
+    assert (error.value.fault.code, why in error.value.fault.message) == ("not-convertible", True)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import re
 import shlex
@@ -15,7 +16,7 @@ import msgspec
 
 from orchestrator.data.reasons import REASONS, Fault, refuse
 from orchestrator.data.rows.shapes import find_shape, list_columns, normalise
-from orchestrator.data.rows.texts import build_fault, is_blank
+from orchestrator.data.rows.texts import BadRowError, build_fault, is_blank
 from orchestrator.errors import DataError
 
 WHITESPACE = " \t\r\n"
@@ -357,9 +358,9 @@ def _find_lists(value: Any) -> list[str]:
     """Return the keys of an object's lists of objects or lists, none where it is a row itself."""
     if not isinstance(value, dict) or not list_columns().isdisjoint(value):
         return []
-    found = normalise(value, {})
-    if isinstance(found, dict) and find_shape(found, None):
-        return []
+    with contextlib.suppress(BadRowError):
+        if find_shape(normalise(value, {}), None):
+            return []
     return [key for key, part in value.items() if isinstance(part, list) and part and isinstance(part[0], dict | list)]
 
 

@@ -40,7 +40,7 @@ from orchestrator.data.reading.packed import (
     refuse_container,
 )
 from orchestrator.data.reading.tabular import read_arrow, read_delimited, read_parquet, read_sheet
-from orchestrator.data.reasons import Fault, refuse
+from orchestrator.data.reasons import refuse
 from orchestrator.data.rows.records import Kind
 from orchestrator.data.rows.shapes import Shape, find_shape, normalise
 
@@ -267,12 +267,9 @@ def sniff_row(
         rows = Source(path, encoding=encoding).rows()
         row = next(rows, None)
         rows.close()  # type: ignore[attr-defined]
+        return None if row is None or row.fault else normalise(row.value, columns or {}, wanted)
     except Exception:  # noqa: BLE001 - whatever is wrong with the file is for the prepare stage to say
         return None
-    if row is None or row.fault:
-        return None
-    value = normalise(row.value, columns or {}, wanted)
-    return None if isinstance(value, Fault) else value
 
 
 def sniff_kind(path: Path, columns: Mapping[str, str] | None = None, encoding: str | None = None) -> Kind | None:

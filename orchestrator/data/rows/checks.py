@@ -159,8 +159,8 @@ def _accept_good_group(row: Any, source: str, line: int, rules: RowRules) -> Acc
 def _find_unread(value: Row, found: Accepted, replaced: list[str], rules: RowRules) -> tuple[UnreadText, ...]:
     """Return the texts that nothing reads; `replaced` are keys of the row in whose place another column is read."""
     row = normalise(value, rules.columns, rules.kind)
-    shape = None if isinstance(row, Fault) else find_shape(row, rules.kind)
-    if isinstance(row, Fault) or shape is None:  # the row was accepted, so that neither can be
+    shape = find_shape(row, rules.kind)
+    if shape is None:  # the row was accepted, so that it cannot be
         return ()
     row = {**found.row, **row}  # with the hits that were made of its scores
     same = [other for other in SHAPES if (other.kind, other.name) == (shape.kind, shape.name)]
@@ -177,13 +177,11 @@ def _find_unread(value: Row, found: Accepted, replaced: list[str], rules: RowRul
 
 def _normalise(value: Any, rules: RowRules) -> Row:
     row = normalise(value, rules.columns, rules.kind)
-    if isinstance(row, dict) and rules.ignore:
+    if rules.ignore:
         marks = {key for key in rules.ignore if names_mark(key) and (rules.kind == "chat" or key != "label")}
         row = leave_out_marks(row, marks)
-    if isinstance(row, dict) and rules.scores_as_labels and rules.kind == "labelled":
+    if rules.scores_as_labels and rules.kind == "labelled":
         row = read_scores_as_labels(row, *rules.label_range)
-    if isinstance(row, Fault):
-        raise BadRowError(row)
     return row
 
 
@@ -191,11 +189,11 @@ def _read_row(row: Row, rules: RowRules) -> Fields:
     """Return the fields of a row of the wanted kind. Raises BadRowError where it is none."""
     shape = find_shape(row, rules.kind)
     if shape is None:
-        raise BadRowError(explain_unknown(row, rules.kind))
+        raise explain_unknown(row, rules.kind)
     if shape.kind != rules.kind and (shape.kind, rules.kind) != ("group", "labelled"):
-        raise BadRowError(explain_other_kind(shape, rules.kind))
+        raise explain_other_kind(shape, rules.kind)
     if shape.name == "ranking" and rules.kind == "group" and rules.needs_negatives and "neg" not in row:
-        raise BadRowError(explain_no_negatives(row))
+        raise explain_no_negatives(row)
     fields = read_fields(row, shape)
     if fields.values.get("prompt") and not (rules.takes_prompt and rules.kind != "labelled"):
         raise bad_row("prompt-not-used", f"the row has a system message or prompt in {fields.name('prompt')}")
@@ -207,23 +205,19 @@ def find_split_text(value: Any, columns: Mapping[str, str]) -> str | Fault:
 
     `columns` are {new: old}.
     """
-    row = normalise(value, columns)
-    if isinstance(row, Fault):
-        return row
-    shape = find_shape(row, "chat") if row.get("history") else None
-    if shape is None or shape.kind != "chat":
-        shape = None
-    named = [key for key in ("query", "sentence1") if key in row and not (shape and key == "query")]
     try:
-        if named:
+        row = normalise(value, columns)
+        shape = find_shape(row, "chat") if row.get("history") else None
+        is_chat = shape is not None and shape.kind == "chat"
+        if named := [key for key in ("query", "sentence1") if key in row and not (is_chat and key == "query")]:
             text, name = row[named[0]], f'"{named[0]}"'
-        elif shape := shape or find_shape(row, None):
+        elif shape := shape if is_chat else find_shape(row, None):
             fields = read_fields(row, shape)
             text, name = fields.values.get("query", fields.values.get("text1")), fields.name("query")
             if shape.kind == "chat":
                 text, name = _find_question(fields), '"messages"'
         else:
-            return explain_unknown(row, None)
+            raise explain_unknown(row, None)
         _require_texts([(name, text, "empty-query")])
     except BadRowError as error:
         return error.fault

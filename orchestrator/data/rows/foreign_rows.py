@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from orchestrator.data.reasons import REASONS, Fault
 from orchestrator.data.rows.messages import read_history, read_messages
 from orchestrator.data.rows.texts import (
     NAMES,
@@ -274,13 +273,15 @@ FOREIGN_OPTIONAL = {
 }
 
 
-def convert_row(form: str, row: Row) -> Row | Fault:
-    """Return the row of a form of `FOREIGN_FORMS` as Orch reads it, keys that the form does not know kept."""
+def convert_row(form: str, row: Row) -> Row:
+    """Return the row of a form of `FOREIGN_FORMS` as Orch reads it, keys that the form does not know kept.
+
+    Raises BadRowError.
+    """
     try:
         return FOREIGN_FORMS[form](row)
     except BadRowError as error:
-        message = f"this is no {form} row: {error.fault.message}"
-        return Fault("not-convertible", message, REASONS["not-convertible"].remedy)
+        raise bad_row("not-convertible", f"this is no {form} row: {error.fault.message}") from error
 
 
 def _require(row: Row, key: str, kind: type) -> Any:

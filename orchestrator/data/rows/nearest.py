@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.foreign_rows import find_lists, find_passage
 from orchestrator.data.rows.records import Kind
 from orchestrator.data.rows.shapes import EXAMPLES, SHAPES, Shape
 from orchestrator.data.rows.texts import (
-    build_fault,
+    BadRowError,
+    bad_row,
     find_near_name,
     find_optional,
     names_negatives,
@@ -97,29 +97,27 @@ def _match(row: Mapping[str, Any], shape: Shape) -> Nearest:
     return Nearest(shape, renamed, (*missing, *blocked), len(exact))
 
 
-def explain_unknown(row: Mapping[str, Any], asked: Kind | None, shapes: Iterable[Shape] = SHAPES) -> Fault:
-    """Return the fault of a row of no known form: what to rename, else the first key that the nearest form misses.
+def explain_unknown(row: Mapping[str, Any], asked: Kind | None, shapes: Iterable[Shape] = SHAPES) -> BadRowError:
+    """Return the error for a row of no known form: what to rename, else the first key that the nearest form misses.
 
     `asked` None: a row of any kind is right.
     """
     wanted = asked or "group"
-    if fault := _explain_beir(row):
-        return fault
+    if error := _explain_beir(row):
+        return error
     if lists := find_lists(row):
         message = f"the documents and their labels stand in two lists, {quote(lists[0])} and {quote(lists[1])}"
-        return build_fault(
-            "missing-key", message, "orch data convert FILE --from lists -o NEW.jsonl makes rows of hits"
-        )
+        return bad_row("missing-key", message, "orch data convert FILE --from lists -o NEW.jsonl makes rows of hits")
     if passages := next((key for key in row if key not in _READ_LISTS and _holds_passages(row[key])), None):
         message = f"nothing says which of the documents in {quote(passages)} answer the query"
         named = shlex.join(["--map", f"pos={passages}"])
         hint = f'give each a "label"; where all of them do: {named} (data.columns: {{pos: {passages}}})'
-        return build_fault("missing-key", message, hint)
+        return bad_row("missing-key", message, hint)
     nearest = find_nearest(row, wanted, shapes)
     gaps = [key for key in (*nearest.shape.needs, *nearest.shape.given) if key not in row]
     if not gaps:
         hint = _show(nearest.shape) + _OTHER_KIND.get((nearest.shape.kind, wanted), "")
-        return build_fault("missing-key", f"the row has the keys of no {wanted} row", hint)
+        return bad_row("missing-key", f"the row has the keys of no {wanted} row", hint)
     if nearest.missing or not nearest.renamed:
         return explain_missing(next((key for key in gaps if key in nearest.missing), gaps[0]), row, wanted)
     message = f'the key "{gaps[0]}" is missing, and the row has {quote(nearest.renamed[gaps[0]])}'
@@ -131,18 +129,18 @@ def explain_unknown(row: Mapping[str, Any], asked: Kind | None, shapes: Iterable
         hint += _OTHER_KIND.get(
             (nearest.shape.kind, wanted), f"; or choose task and loss for {nearest.shape.kind} rows"
         )
-    return build_fault("missing-key", message, hint)
+    return bad_row("missing-key", message, hint)
 
 
-def _explain_beir(row: Mapping[str, Any]) -> Fault | None:
-    """Return the fault of a row of one of BEIR's three files, None for any other."""
+def _explain_beir(row: Mapping[str, Any]) -> BadRowError | None:
+    """Return the error for a row of one of BEIR's three files, None for any other."""
     if {"query-id", "corpus-id"} <= row.keys():
         message = "this is one of BEIR's files: its rows name texts by ids, and no corpus.jsonl is beside or above it"
         hint = "put the judgements into qrels/, in the folder of corpus.jsonl and queries.jsonl"
-        return build_fault("missing-key", message, hint)
+        return bad_row("missing-key", message, hint)
     if {"_id", "text"} <= row.keys() and "query" not in row:
         message = "this is one of BEIR's files: its texts are named by ids in the judgements"
-        return build_fault("missing-key", message, "give the judgements: a file of qrels/, such as qrels/train.tsv")
+        return bad_row("missing-key", message, "give the judgements: a file of qrels/, such as qrels/train.tsv")
     return None
 
 
@@ -150,31 +148,28 @@ def _show(shape: Shape) -> str:
     return f"its form has {', '.join(shape.needs)}" + (f", and no {', '.join(shape.lacks)}" if shape.lacks else "")
 
 
-def explain_missing(key: str, row: Mapping[str, Any], wanted: Kind) -> Fault:
-    """Return the fault of a row without `key`, with the key that may have been meant."""
+def explain_missing(key: str, row: Mapping[str, Any], wanted: Kind) -> BadRowError:
+    """Return the error for a row without `key`, with the key that may have been meant."""
     message = f'the key "{key}" is missing'
     example = EXAMPLES["chat" if key in {"messages", "conversations"} else wanted]
     names = {"ranking", "hits"} if wanted == "labelled" else {"ranking"}
     right = {key for shape in SHAPES if shape.name in names for key in (*shape.needs, *shape.optional)}
     near = find_near_name(key, row, right)  # a key that is right where it is stands for no other
     if near is None:
-        return build_fault("missing-key", message, f'add "{key}": {example}')
+        return bad_row("missing-key", message, f'add "{key}": {example}')
     if not (suits(key, row[near]) or (key == "pos" and isinstance(row[near], str))):
         advice = f'write what stands in {quote(near)} as "{key}": {example}'
-        return build_fault("missing-key", f"{message}, and the row has {quote(near)} in another form", advice)
+        return bad_row("missing-key", f"{message}, and the row has {quote(near)} in another form", advice)
     better = "response" if key == "pos" and isinstance(row[near], str) and "neg" not in row else key
     hint = f'rename {quote(near)} to "{better}": {shlex.join(["--map", f"{better}={near}"])} (data.columns)'
-    return build_fault("missing-key", f"{message}, and the row has {quote(near)}", hint)
+    return bad_row("missing-key", f"{message}, and the row has {quote(near)}", hint)
 
 
-def explain_no_negatives(row: Mapping[str, Any]) -> Fault:
+def explain_no_negatives(row: Mapping[str, Any]) -> BadRowError:
     """Return the fault of a ranking row without the key for negatives, where the trainer needs some."""
-    found = explain_missing("neg", row, "group")
-    if "rename" in found.hint:
-        return found
-    return replace(
-        found, hint=f"{found.hint}; cross-encoders take rows without: backend: sentence-transformers (--backend)"
-    )
+    found = explain_missing("neg", row, "group").fault
+    way_out = "; cross-encoders take rows without: backend: sentence-transformers (--backend)"
+    return BadRowError(replace(found, hint=found.hint + ("" if "rename" in found.hint else way_out)))
 
 
 def _holds_passages(value: Any) -> bool:

@@ -11,7 +11,7 @@ columns hold lists in a text table (`lists`), and how a row of it becomes canoni
 
 The way of a row: `normalise` (the values of a list named, columns renamed, numbered negatives folded, foreign shapes
 rewritten), `find_shape` (by its keys, one of the wanted kind first), `read_fields`, and then checks.py makes a record
-of the fields. A row that cannot be used raises BadRowError anywhere on that way; `normalise` returns its fault.
+of the fields. A row that cannot be used raises BadRowError anywhere on that way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from functools import cache
 from operator import contains
 from typing import Any
 
-from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.foreign_rows import holds_judged, holds_passages, rewrite_judged, rewrite_passages
 from orchestrator.data.rows.messages import (
     Messages,
@@ -37,7 +36,6 @@ from orchestrator.data.rows.records import KINDS, Kind
 from orchestrator.data.rows.texts import (
     BadRowError,
     bad_row,
-    build_fault,
     explain_missing_in,
     is_finite_number,
     name_type,
@@ -177,13 +175,12 @@ def find_shape(row: Mapping[str, Any], wanted: Kind | None) -> Shape | None:
     return None
 
 
-def normalise(value: Any, columns: Mapping[str, str], wanted: Kind | None = None) -> Row | Fault:
-    """Return a row as every verb looks at it, named, renamed and rewritten where that must be, or why it cannot be."""
+def normalise(value: Any, columns: Mapping[str, str], wanted: Kind | None = None) -> Row:
+    """Return a row as every verb looks at it: named, renamed and rewritten where that must be. Raises BadRowError."""
     row = value if isinstance(value, dict) else name_values(value, wanted)
     if row is None:
-        return explain_no_object(value, wanted or "group")
-    renamed = rename(row, columns)
-    return renamed if isinstance(renamed, Fault) else rewrite(renamed)
+        raise explain_no_object(value, wanted or "group")
+    return rewrite(rename(row, columns))
 
 
 def name_values(value: Any, wanted: Kind | None) -> Row | None:
@@ -199,32 +196,32 @@ def name_values(value: Any, wanted: Kind | None) -> Row | None:
     return dict(zip(names, value, strict=True)) if names else None
 
 
-def rename(row: Row, columns: Mapping[str, str]) -> Row | Fault:
+def rename(row: Row, columns: Mapping[str, str]) -> Row:
     """Return a row with its keys renamed, `columns` being {new: old}, and numbered negatives as a list.
 
     The other keys stay as they are, and a column that a row may lack under its new name, it may lack under its old one.
+    Raises BadRowError where it may not.
     """
     if columns:
         columns = {new: old for new, old in columns.items() if old in row or new not in OPTIONAL_KEYS}
         for new, old in columns.items():
             if old not in row:
                 there = ", ".join(quote(key) for key in list(row)[:20]) or "no keys"
-                message = f'{quote(old)}, to be read as "{new}", is missing: there are {there}'
-                return build_fault("missing-column", message)
+                raise bad_row("missing-column", f'{quote(old)}, to be read as "{new}", is missing: there are {there}')
         taken = set(columns.values()) | set(columns)
         kept = {key: value for key, value in row.items() if key not in taken}
         row = {new: row[old] for new, old in columns.items()} | kept
     return fold_numbered(row)
 
 
-def rewrite(row: Row) -> Row | Fault:
-    """Return a row of a shape that is rewritten as one of a shape that is read, any other as it is."""
+def rewrite(row: Row) -> Row:
+    """Return a row of a shape that is rewritten as one of a shape that is read, any other as it is.
+
+    Raises BadRowError.
+    """
     for shape in _rewritten():
         if shape.rewrite and shape.matches(row, _has_value) and (shape.fits is None or shape.fits(row)):
-            try:
-                return shape.rewrite(row)
-            except BadRowError as error:
-                return error.fault
+            return shape.rewrite(row)
     return row
 
 
@@ -280,11 +277,11 @@ def _require_parallel(fields: Fields) -> Fields:
     return replace(fields, values=values)
 
 
-def read_scores_as_labels(row: Row, low: float, high: float) -> Row | Fault:
+def read_scores_as_labels(row: Row, low: float, high: float) -> Row:
     """Return a ranking row with scores as a row of hits whose labels are its scores; any other row as it is.
 
     Negatives without scores have the lowest label, as in RAG-Retrieval's rows of `pos`, `neg` and `pos_scores`. Hits
-    without labels have their scores as such.
+    without labels have their scores as such. Raises BadRowError.
     """
     if isinstance(row.get("hits"), list):
         hits = [
@@ -303,13 +300,13 @@ def read_scores_as_labels(row: Row, low: float, high: float) -> Row | Fault:
             labels = [low] * len(texts)
         if not isinstance(texts, list) or not isinstance(labels, list) or len(texts) != len(labels):
             message = f'"{side}_scores" is to be the labels of "{side}", and does not hold one for each text'
-            return build_fault("scores-length", message, "give one label a document, in the same order")
+            raise bad_row("scores-length", message, "give one label a document, in the same order")
         for place, label in enumerate(labels):
             name = f'"{side}_scores"[{place}]'
             if not is_finite_number(label):
-                return build_fault("label-not-a-number", f"{name} is not a finite number")
+                raise bad_row("label-not-a-number", f"{name} is not a finite number")
             if not low <= label <= high:
-                return build_fault("label-out-of-range", f"{name} is {label:.12g}, outside {low:g} to {high:g}")
+                raise bad_row("label-out-of-range", f"{name} is {label:.12g}, outside {low:g} to {high:g}")
         hits += [{"content": text, "label": label} for text, label in zip(texts, labels, strict=True)]
     rest = {key: value for key, value in row.items() if key not in {"pos", "neg", "pos_scores", "neg_scores"}}
     return {"query": rest.pop("query", None), "hits": hits, **rest}
@@ -561,8 +558,8 @@ _LIST_NAMES: dict[tuple[str, ...], dict[Kind, tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-def explain_other_kind(shape: Shape, wanted: Kind) -> Fault:
-    """Return the fault of a good-looking row that is not of the wanted kind."""
+def explain_other_kind(shape: Shape, wanted: Kind) -> BadRowError:
+    """Return the error for a good-looking row that is not of the wanted kind."""
     keys = ", ".join((*shape.needs, *shape.given))
     message = f"this is a {shape.kind} row ({keys}), and {wanted} rows are wanted"
     hint = f"{EXAMPLES[wanted]}; or choose the task and loss for {shape.kind} rows"
@@ -572,11 +569,11 @@ def explain_other_kind(shape: Shape, wanted: Kind) -> Fault:
         hint = f"rename the columns: data.columns, or --map, with {_PAIR_COLUMNS[shape.name]}"
     elif shape.kind == "labelled" and wanted == "group":
         hint = "orch data convert FILE --to ranking --relevant-from LABEL; or say backend: sentence-transformers"
-    return build_fault("other-kind", message, hint)
+    return bad_row("other-kind", message, hint)
 
 
-def explain_no_object(value: Any, wanted: Kind) -> Fault:
-    """Return the fault of a row that is no JSON object, with the command that makes objects of lists."""
+def explain_no_object(value: Any, wanted: Kind) -> BadRowError:
+    """Return the error for a row that is no JSON object, with the command that makes objects of lists."""
     if isinstance(value, list) and value:
         types = tuple(_classify(one) for one in value)
         any_names = tuple(f"NAME{number}" for number in range(1, len(value) + 1))
@@ -585,8 +582,8 @@ def explain_no_object(value: Any, wanted: Kind) -> Fault:
             names = ("messages",)
         message = f"the row is a list of {len(value)} values, not a JSON object"
         hint = f"name its values: orch data convert FILE --names {','.join(names)} -o NEW.jsonl"
-        return build_fault("not-an-object", message, hint)
-    return build_fault("not-an-object", f"the row is {name_type(value)}, not a JSON object", EXAMPLES[wanted])
+        return bad_row("not-an-object", message, hint)
+    return bad_row("not-an-object", f"the row is {name_type(value)}, not a JSON object", EXAMPLES[wanted])
 
 
 def _classify(value: Any) -> str:
