@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from orchestrator.data import tokens
 from orchestrator.data.earlier_rows import Merger
 from orchestrator.data.fit import InBatchNegatives, LossFit, explain_unmeasurable
 from orchestrator.data.ledger import BadRows, Findings, InputFile, Ledger, PassResult
@@ -37,14 +38,6 @@ from orchestrator.data.sides import (
     Side,
     Sink,
     find_threshold,
-)
-from orchestrator.data.tokens import (
-    EstimatedCounter,
-    TextCounter,
-    TokenizerUnusableError,
-    TokenLimit,
-    build_rule,
-    load_tokenizer,
 )
 from orchestrator.errors import Problem, Where
 
@@ -148,13 +141,13 @@ class _Pass:
         if path is None and not self.request.estimates:
             return
         try:
-            counter = TextCounter(load_tokenizer(path)) if path else EstimatedCounter()
-        except TokenizerUnusableError as error:
+            counter = tokens.TextCounter(tokens.load_tokenizer(path)) if path else tokens.EstimatedCounter()
+        except tokens.TokenizerUnusableError as error:
             self.findings.warn("tokens-not-counted", f"what will be cut is not known: {error}")
             if not self.request.estimates:
                 return
-            path, counter = None, EstimatedCounter()
-        rule = build_rule(self.request.rules.kind, self.request.budget, counter)
+            path, counter = None, tokens.EstimatedCounter()
+        rule = tokens.build_rule(self.request.rules.kind, self.request.budget, counter)
         for side in (self.train, self.eval, self.validation):
             side.count_tokens(counter, rule, path)
 
@@ -220,9 +213,6 @@ class _Pass:
     def _find_new(self, checked: Accepted, side: Side, row: Row) -> Record | Fault | None:
         """Return a row's record, of a labelled one what is new in it; None where an earlier row has said it all."""
         record = checked.record
-        if isinstance(record, LabelledGroup):
-            new = side.labels.take(record)
-            return (side.sides.take(new) or new) if isinstance(new, LabelledGroup) else new
         spot = None
         if row.offset is not None and (checked.has_distinct_documents or isinstance(record, ScoredPair)):
             spot = (len(self.sources) << _OFFSET_BITS) + row.offset  # never 0: sources count from 1
@@ -316,7 +306,7 @@ class _Pass:
     def _drop_above(self) -> int | None:
         """How many tokens a row may have that is not dropped; None: any."""
         budget = self.request.budget
-        return budget.max_tokens if isinstance(budget, TokenLimit) and budget.truncation == "drop" else None
+        return budget.max_tokens if isinstance(budget, tokens.TokenLimit) and budget.truncation == "drop" else None
 
     def _report(self, size: int) -> None:
         self.bytes_done += size
@@ -399,10 +389,10 @@ class _Pass:
         return []
 
     def _warn_cut(self) -> None:
-        tokens = [(side.name, side.statistics.tokens) for side in self.sides]
-        cut = [(name, found) for name, found in tokens if found and found.cut.total()]
+        counted = [(side.name, side.statistics.tokens) for side in self.sides]
+        cut = [(name, found) for name, found in counted if found and found.cut.total()]
         if cut:
-            split = isinstance(self.request.budget, TokenLimit) and self.request.budget.truncation == "split"
+            split = isinstance(self.request.budget, tokens.TokenLimit) and self.request.budget.truncation == "split"
             message = (
                 f"texts are longer than the lengths allow and will be {'split' if split else 'cut'}: "
                 + "; ".join(f"{name} {found.describe_cut()}" for name, found in cut)

@@ -189,13 +189,17 @@ class EarlierRows:
     def __init__(self) -> None:
         self._spots = DigestMap()  # of each query that one row has so far, where that stands; 0: its rows are known
         self._rows = DigestSet()
-        self._sides = KnownSides()
+        self._labels, self._sides = KnownLabels(), KnownSides()
 
     def take(self, record: Record, spot: int | None, reread: Callable[[int], Record | None]) -> Record | Fault | None:
         """Return the record, None where an earlier row said the same, or the fault of a document on both sides.
 
-        `spot` is from where `reread` reads the record again; None: it cannot be, or must be compared with itself.
+        Of a labelled record what is new is returned. `spot` is from where `reread` reads the record again; None: it
+        cannot be, or must be compared with itself.
         """
+        if isinstance(record, LabelledGroup):
+            new = self._labels.take(record)
+            return (self._sides.take(new) or new) if isinstance(new, LabelledGroup) else new
         if isinstance(record, records.ClassText):
             own = hash(record.label) & _BITS
             if self._spots.put(digest((loose_key(record.text),)), own) != own:

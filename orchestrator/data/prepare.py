@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import BinaryIO
 
+from orchestrator.data import writers
 from orchestrator.data.check import describe_problem, describe_sums, describe_supervision, describe_warnings
 from orchestrator.data.data_pass import run_data_pass
 from orchestrator.data.forms import TrainWriter
@@ -22,23 +23,7 @@ from orchestrator.data.ledger import PassResult, Warned, require_usable
 from orchestrator.data.reasons import REASONS
 from orchestrator.data.request import Outputs, Request, parse_arguments
 from orchestrator.data.rows.records import Record
-from orchestrator.data.writers import (
-    CORPUS,
-    EVAL,
-    FAILED_LEDGER,
-    LEDGER,
-    SOURCES,
-    STATS,
-    TRAIN,
-    VALIDATION,
-    EvalWriter,
-    FileSet,
-    RetrievalWriter,
-    format_json,
-    open_eval,
-    refuse_input_as_output,
-    remove_files,
-)
+from orchestrator.data.writers import CORPUS, EVAL, LEDGER, SOURCES, STATS, TRAIN, VALIDATION, FileSet, format_json
 from orchestrator.errors import DataError, OrchError, PreflightError
 from orchestrator.machine.files import write_json
 from orchestrator.machine.terminal import say, say_lines
@@ -46,6 +31,7 @@ from orchestrator.machine.terminal import say, say_lines
 # In this order they get their names: what could be trained on comes last.
 OUTPUT_NAMES = (STATS, LEDGER, EVAL, CORPUS, VALIDATION, TRAIN)
 EVAL_NAMES = (STATS, LEDGER, CORPUS, EVAL)  # of a request without training files
+_Writer = TrainWriter | writers.EvalWriter | writers.RetrievalWriter
 
 
 def prepare(request: Request, outputs: Outputs, *, on_progress: Callable[[int, int], None] | None = None) -> PassResult:
@@ -58,10 +44,10 @@ def prepare(request: Request, outputs: Outputs, *, on_progress: Callable[[int, i
     """
     names = OUTPUT_NAMES if request.train_files else EVAL_NAMES
     sources = [f"{SOURCES}/{name}" for name in outputs.sources]
-    paths = [outputs.folder / name for name in (*names, *sources, FAILED_LEDGER)]
-    refuse_input_as_output((*request.train_files, *request.eval_files), paths)
+    paths = [outputs.folder / name for name in (*names, *sources, writers.FAILED_LEDGER)]
+    writers.refuse_input_as_output((*request.train_files, *request.eval_files), paths)
     try:
-        remove_files(paths)
+        writers.remove_files(paths)
         (outputs.folder / (SOURCES if sources else "")).mkdir(parents=True, exist_ok=True)
         request = replace(request, spool_folder=str(outputs.folder))
         gathered = _attempt(request, outputs, None, on_progress)
@@ -82,21 +68,21 @@ def _attempt(
     """Make one pass and write its files, unless a cut must be adjusted first."""
     with FileSet() as files, contextlib.ExitStack() as spools:
         stats, ledger = (files.open(outputs.folder / name) for name in (STATS, LEDGER))
-        writers = _open_writers(request, outputs, files, spools)
-        sinks: dict[str, Callable[[Record], None]] = {f"on_{side}": writer.add for side, writer in writers.items()}
+        sides = _open_writers(request, outputs, files, spools)
+        sinks: dict[str, Callable[[Record], None]] = {f"on_{side}": writer.add for side, writer in sides.items()}
         named = zip(request.train_files, outputs.sources, strict=bool(outputs.sources))
         by_source = {path.name: _open_train(outputs, f"{SOURCES}/{name}", files, spools) for path, name in named}
         if by_source:  # the training rows a second time, those of each file in one of its own
 
             def add(record: Record) -> None:
-                writers["train"].add(record)
+                sides["train"].add(record)
                 by_source[record.source].add(record)
 
             sinks["on_train"] = add
         gathered = run_data_pass(request, thresholds=thresholds, on_progress=on_progress, **sinks)
         if gathered.adjusted is not None:
             return gathered
-        lines = {side: writer.lines for side, writer in writers.items() if isinstance(writer, TrainWriter)}
+        lines = {side: writer.lines for side, writer in sides.items() if isinstance(writer, TrainWriter)}
         try:
             require_usable(gathered, outputs.max_dropped)
             if request.train_files:
@@ -104,9 +90,9 @@ def _attempt(
                 _require_rows(lines, parts, outputs, request)
                 gathered = _warn_left_over(gathered, parts, outputs.full_batch_rows)
         except OrchError:
-            write_json(outputs.folder / FAILED_LEDGER, gathered.ledger.to_json())
+            write_json(outputs.folder / writers.FAILED_LEDGER, gathered.ledger.to_json())
             raise
-        for writer in (*writers.values(), *by_source.values()):
+        for writer in (*sides.values(), *by_source.values()):
             writer.close()
         if request.rules.kind == "labelled":
             for side, count in lines.items():
@@ -119,17 +105,17 @@ def _attempt(
 
 def _open_writers(
     request: Request, outputs: Outputs, files: FileSet, spools: contextlib.ExitStack
-) -> dict[str, TrainWriter | EvalWriter | RetrievalWriter]:
+) -> dict[str, _Writer]:
     """Open the files of every side, in the order of their names in OUTPUT_NAMES; return side → writer."""
-    writers: dict[str, TrainWriter | EvalWriter | RetrievalWriter] = {}
+    sides: dict[str, _Writer] = {}
     if request.eval_files or request.eval_ratio is not None:
         spool = partial(_open_spool, outputs, spools) if request.corpus else None
-        writers["eval"] = open_eval(outputs.folder, files, seed=request.seed, spool=spool)
-    sides = [("validation", VALIDATION)] if request.validation_ratio is not None else []
-    sides += [("train", TRAIN)] if request.train_files else []
-    for side, name in sides:
-        writers[side] = _open_train(outputs, name, files, spools)
-    return writers
+        sides["eval"] = writers.open_eval(outputs.folder, files, seed=request.seed, spool=spool)
+    trained = [("validation", VALIDATION)] if request.validation_ratio is not None else []
+    trained += [("train", TRAIN)] if request.train_files else []
+    for side, name in trained:
+        sides[side] = _open_train(outputs, name, files, spools)
+    return sides
 
 
 def _open_train(outputs: Outputs, name: str, files: FileSet, spools: contextlib.ExitStack) -> TrainWriter:

@@ -10,12 +10,13 @@ import json
 import math
 from array import array
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from orchestrator.data.digests import NORMALISED, DigestSet, digest, document_key, loose_key, query_key
-from orchestrator.data.earlier_rows import EarlierRows, KnownLabels, KnownSides, Merger
+from orchestrator.data.earlier_rows import EarlierRows, Merger
 from orchestrator.data.fit import LossFit
 from orchestrator.data.ledger import Findings, SideLedger
 from orchestrator.data.reasons import problem_of
@@ -76,12 +77,12 @@ Sink = Callable[[Record], None]
 Measurements = Iterable[tuple[str, Record, Measured | None]]
 
 
+@dataclass
 class AllOrNone:
     """Which rows of a side have something that all or none must have: the first row with it, the first without."""
 
-    def __init__(self) -> None:
-        self.with_it: tuple[str, int] | None = None
-        self.without: tuple[str, int] | None = None
+    with_it: tuple[str, int] | None = None
+    without: tuple[str, int] | None = None
 
     def note(self, path: str, line: int, *, has: bool) -> None:
         """Look at one row."""
@@ -147,8 +148,6 @@ class Side:
         self.name = name
         self.ledger = SideLedger(name)
         self.fit = fit
-        self.labels = KnownLabels()
-        self.sides = KnownSides()
         self.earlier = EarlierRows()
         self.merger: Merger | None = None  # where a query's rows become one group
         self.prompts = AllOrNone()

@@ -15,30 +15,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from orchestrator.data.reading import json_rows, packed
 from orchestrator.data.reading.file_sets import ARROW, DELIMITERS, ENDINGS, PARQUET, SHEET, find_beside, find_ending
 from orchestrator.data.reading.joins import join_texts
-from orchestrator.data.reading.json_rows import (
-    NotUtf8Error,
-    Row,
-    RowDecoder,
-    find_json_form,
-    find_wrapped,
-    read_list,
-    read_texts,
-    read_values,
-    split_lines,
-)
-from orchestrator.data.reading.packed import (
-    BROKEN,
-    SAMPLE_BYTES,
-    build_encoding_error,
-    decode_chunks,
-    describe_container,
-    find_encoding,
-    open_contents,
-    refuse_binary,
-    refuse_container,
-)
+from orchestrator.data.reading.json_rows import NotUtf8Error, Row, RowDecoder, split_lines
 from orchestrator.data.reading.tabular import read_arrow, read_delimited, read_parquet, read_sheet
 from orchestrator.data.reasons import refuse
 from orchestrator.data.rows.records import Kind
@@ -113,10 +93,10 @@ class Source:
                     self.rows_in += 1
                     yield row
         except NotUtf8Error as error:
-            raise build_encoding_error(self.path, error, self._sample) from error
+            raise packed.build_encoding_error(self.path, error, self._sample) from error
         except ImportError as error:
             raise refuse("needs-library", f"it cannot be imported: {error}", self.path) from error
-        except BROKEN as error:
+        except packed.BROKEN as error:
             raise refuse("compressed", f"the compressed data are damaged: {error}", self.path) from error
         except OSError as error:
             raise refuse("not-readable", f"the file cannot be read: {error.strerror or error}", self.path) from error
@@ -133,16 +113,16 @@ class Source:
             return read_binary(self.path, stream)
         chunks = self._checked_chunks(self._open_text(stream))
         first = next(chunks, b"")
-        self._sample = first[:SAMPLE_BYTES]
+        self._sample = first[: packed.SAMPLE_BYTES]
         if delimiter := DELIMITERS.get(self.ending):
             return read_delimited(self.path, split_lines(self.path, first, chunks), delimiter)
         if self.ending == TEXT_LINES:
-            return read_texts(split_lines(self.path, first, chunks))
-        form = find_json_form(first)
+            return json_rows.read_texts(split_lines(self.path, first, chunks))
+        form = json_rows.find_json_form(first)
         self.holds_list = form == "list"
         if self.holds_list:
-            return read_list(self.path, first, chunks)
-        rows = read_values(self.path, first, chunks) if form == "values" else self._line_rows(first, chunks)
+            return json_rows.read_list(self.path, first, chunks)
+        rows = json_rows.read_values(self.path, first, chunks) if form == "values" else self._line_rows(first, chunks)
         if form == "lines" and self.ending != ".json" and self._rows_key is None:
             return rows  # a single line of JSON Lines is a row, whatever it holds
         return self._unwrap(rows)
@@ -150,7 +130,7 @@ class Source:
     def _unwrap(self, rows: Iterator[Row]) -> Iterator[Row]:
         """Yield the rows, or where they stand in a list of the file's one object, those."""
         first, second = next(rows, None), next(rows, None)
-        if first and (found := find_wrapped(first, second, self.path, self._rows_key)):
+        if first and (found := json_rows.find_wrapped(first, second, self.path, self._rows_key)):
             self.holds_list = True
             yield from found
             return
@@ -174,15 +154,15 @@ class Source:
 
     def _open_text(self, stream: BinaryIO) -> Iterator[bytes]:
         """Yield the file in chunks of UTF-8; refuse what cannot be text. Where its lines stand is noted on the way."""
-        contents, is_packed = open_contents(stream, self._note)
+        contents, is_packed = packed.open_contents(stream, self._note)
         head = contents.read(self._chunk_bytes)
-        self.encoding = find_encoding(head[:SAMPLE_BYTES], self._asked)
+        self.encoding = packed.find_encoding(head[: packed.SAMPLE_BYTES], self._asked)
         chunks = chain([head] if head else [], iter(partial(contents.read, self._chunk_bytes), b""))
         if self.encoding:
-            refuse_container(head, self.path)
-            return decode_chunks(chunks, self.encoding, self.path)
+            packed.refuse_container(head, self.path)
+            return packed.decode_chunks(chunks, self.encoding, self.path)
         if head:
-            refuse_binary(head, self.path)
+            packed.refuse_binary(head, self.path)
         if not is_packed:
             self._text_start = len(_UTF8_BOM) if head.startswith(_UTF8_BOM) else 0
         return chunks
@@ -240,7 +220,7 @@ def require_readable(path: Path, *, ending: str | None = None) -> int:
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
         raise refuse("not-a-file", f"this is {kind}", path)
     if (ending or find_ending(path)).lower() not in (*ENDINGS, TEXT_LINES):
-        known = describe_container(path, path.suffix.lower())
+        known = packed.describe_container(path, path.suffix.lower())
         named = f'the ending "{path.suffix}" is not known' if path.suffix else "the file's name has no ending"
         raise refuse("unknown-ending", f"the file is {known[0]}" if known else named, path, hint=known and known[1])
     if not found.st_size:
