@@ -102,15 +102,6 @@ def _read_cell(key: str, cell: Any) -> Any:
     return parse_cell(key, cell) if isinstance(cell, str) else cell
 
 
-def read_cells(row: Row, columns: Mapping[str, str], *, is_table: bool) -> Row:
-    """Return a row, under its own names ({new: old} is `columns`), with what its cells and numbered columns hold."""
-    row = fold_numbered(row)
-    if not is_table:
-        return row
-    names = {old: new for new, old in columns.items()}
-    return {name: _read_cell(names.get(name, name), cell) for name, cell in row.items()}
-
-
 def bring_to_form(row: Row, *, numeric_text: bool = False) -> Row:
     """Return a row of another registered shape as one of the three forms. Raises BadRowError where it cannot be read.
 
@@ -288,7 +279,10 @@ def open_row(line: Line, columns: Mapping[str, str], *, is_table: bool) -> Opene
     value = line.value if isinstance(line.value, dict) else name_values(line.value, "labelled") or line.value
     if not isinstance(value, dict):
         raise explain_no_object(value, "group")
-    value = read_cells(value, columns, is_table=is_table)
+    value = fold_numbered(value)
+    if is_table:
+        names = {old: new for new, old in columns.items()}
+        value = {name: _read_cell(names.get(name, name), cell) for name, cell in value.items()}
     row = rename(value, columns)
     brought = bring_to_form(row, numeric_text=is_table)
     return Opened(value, columns, row) if brought is row else Opened(brought, {}, brought)

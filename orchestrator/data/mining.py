@@ -85,16 +85,21 @@ class _Gathering:
         self.inputs: list[dict[str, Any]] = []
         self.bad = BadRows()
 
-    def take_rows(self, path: Path) -> None:
-        source = Source(path, encoding=self.rows.encoding)
-        is_table = source.is_text_table
+    def take_file(self, path: Path, *, is_corpus: bool) -> None:
+        """Take the rows of a file, or of a corpus every row of {"text"} and every line of a .txt file with a text."""
+        ending = TEXT_LINES if is_corpus and path.suffix.lower() == ".txt" else None
+        source = Source(path, ending=ending, encoding=self.rows.encoding)
         for line in source.rows():
-            self.rows_in += 1
+            self.rows_in += not is_corpus
             try:
-                self._take(self._read(line, path, is_table=is_table))
+                if is_corpus:
+                    self._number(_read_text(line))
+                else:
+                    self._take(self._read(line, path, is_table=source.is_text_table))
             except BadRowError as error:
                 self.bad.add(error.fault, path, line.line)
-        self._note(path, "rows", source.rows_in, source.sha256)
+        role = "corpus" if is_corpus else "rows"
+        self.inputs.append({"path": str(path), "role": role, "rows": source.rows_in, "sha256": source.sha256})
 
     def _read(self, line: Line, path: Path, *, is_table: bool) -> Judged:
         """Return what a row says of its documents. Raises BadRowError."""
@@ -106,16 +111,6 @@ class _Gathering:
         found = require_judged(row)
         note_unread(self.unread, find_unread_keys(row, found, rules.ignore, judgements=True), str(path), line.line)
         return found
-
-    def take_corpus(self, path: Path) -> None:
-        """Take every text of rows of {"text"}, or the lines of a .txt file that are not empty."""
-        source = Source(path, ending=TEXT_LINES if path.suffix.lower() == ".txt" else None, encoding=self.rows.encoding)
-        for line in source.rows():
-            try:
-                self._number(_read_text(line))
-            except BadRowError as error:
-                self.bad.add(error.fault, path, line.line)
-        self._note(path, "corpus", source.rows_in, source.sha256)
 
     def _is_relevant(self, hit: Hit, found: Judged) -> bool:
         if found.form == "ranking":  # its labels are 1 and 0 whatever the scale of others
@@ -145,9 +140,6 @@ class _Gathering:
             self.corpus.write(format_line({"text": text}))
         return self.documents[key]
 
-    def _note(self, path: Path, role: str, rows: int, sha256: str) -> None:
-        self.inputs.append({"path": str(path), "role": role, "rows": rows, "sha256": sha256})
-
 
 def gather_for_mining(rows: RowFiles, folder: Path, corpus_files: Sequence[Path] = ()) -> MiningInput:
     """Write queries.jsonl and corpus.jsonl into `folder`: {"query", "positives", "negatives"} and {"text"}, by number.
@@ -159,9 +151,9 @@ def gather_for_mining(rows: RowFiles, folder: Path, corpus_files: Sequence[Path]
         queries, corpus = files.open(folder / QUERIES_NAME), files.open(folder / CORPUS_NAME)
         gathering = _Gathering(rows, corpus)
         for path in rows.files:
-            gathering.take_rows(path)
+            gathering.take_file(path, is_corpus=False)
         for path in corpus_files:
-            gathering.take_corpus(path)
+            gathering.take_file(path, is_corpus=True)
         gathering.bad.require_few(rows.max_dropped)
         if unread := gathering.unread.problems():
             raise DataError.from_problems(unread)

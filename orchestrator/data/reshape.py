@@ -268,7 +268,7 @@ class Regrouping:
         self._chains = GroupedSpool(spool)
         self._paths: list[Path] = []
         self._queries: dict[bytes, int] = {}
-        self._beyond_ranking: Place | None = None
+        self._beyond_ranking: Place | None = None  # of the first label that cannot stand beside ranking rows' 1 and 0
         self._has_ranking = False
         self._sources = LabelSources()
 
@@ -286,14 +286,9 @@ class Regrouping:
             self._sources.note(row if is_ranking else {}, str(path), line)
             self._chains.add(self._queries.setdefault(digest((one.query,)), len(self._chains)), data)
             self._has_ranking |= is_ranking
-            if self._beyond_ranking is None and self._is_beyond_ranking(one):
-                self._beyond_ranking = one.hits[0].place
-
-    def _is_beyond_ranking(self, found: Judged) -> bool:
-        """Whether a label lies outside [0, 1], so that it cannot be written beside the 1 and 0 of ranking rows."""
-        if found.form == "ranking" or (self._rules.to == "ranking" and not self._rules.labels_as_scores):
-            return False
-        return any(not 0 <= hit.label <= 1 for hit in found.hits)
+            keeps_labels = self._rules.to != "ranking" or self._rules.labels_as_scores
+            if not is_ranking and keeps_labels and any(not 0 <= hit.label <= 1 for hit in one.hits):
+                self._beyond_ranking = self._beyond_ranking or one.hits[0].place
 
     def write(self, stream: BinaryIO) -> Regrouped:
         """Write all rows. Raises DataError with the first findings where something would be lost or contradicts."""

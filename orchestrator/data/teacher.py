@@ -89,7 +89,12 @@ def join_scores(rows: RowFiles, scores: Path, out: Path) -> Counts:
             if row.opened is None or row.found is None:
                 stream.write(_format_bad(row.line))
                 continue
-            given = [_require_score(table, pair, row) for pair in row.pairs]
+            known = [table.get(digest(pair)) for pair in row.pairs]
+            if None in known:
+                hint = "the scores are those of other rows: write the pairs of these rows, and score them"
+                where = Where(str(row.path), row.line.line)
+                raise DataError("a document of this row has no teacher score", hint=hint, where=where)
+            given = [float(_FLOAT.unpack(_BITS.pack(bits))[0]) for bits in known]
             counts.documents += len(given)
             stream.write(format_line(add_scores(row.opened, row.found, given)))
         if not counts.documents:
@@ -161,34 +166,21 @@ def _load_scores(path: Path) -> DigestMap:
     try:
         with path.open("rb") as stream:
             for line, raw in enumerate(stream, 1):
-                if raw.strip():
-                    key, score = _parse_score(raw, path, line)
-                    table.put(key, *_BITS.unpack(_FLOAT.pack(score)))
+                if not raw.strip():
+                    continue
+                try:
+                    row = json.loads(raw)
+                    key, score = bytes.fromhex(row["pid"]), row["score"]
+                except (ValueError, TypeError, KeyError):
+                    key, score = b"", None
+                if len(key) != DIGEST_BYTES or not is_finite_number(score):
+                    hint = "score the pairs that `pairs` wrote, again"
+                    message = 'this is not {"pid", "score"} with a finite score'
+                    raise DataError(message, hint=hint, where=Where(str(path), line))
+                table.put(key, *_BITS.unpack(_FLOAT.pack(score)))
     except OSError as error:
         raise refuse("not-readable", f"the scores cannot be read: {error.strerror}", path) from error
     return table
-
-
-def _parse_score(raw: bytes, path: Path, line: int) -> tuple[bytes, float]:
-    try:
-        row = json.loads(raw)
-        key, score = bytes.fromhex(row["pid"]), row["score"]
-    except (ValueError, TypeError, KeyError):
-        key, score = b"", None
-    if len(key) != DIGEST_BYTES or not is_finite_number(score):
-        hint = "score the pairs that `pairs` wrote, again"
-        raise DataError('this is not {"pid", "score"} with a finite score', hint=hint, where=Where(str(path), line))
-    return key, float(score)
-
-
-def _require_score(table: DigestMap, pair: tuple[str, str], row: _TeacherRow) -> float:
-    bits = table.get(digest(pair))
-    if bits is None:
-        hint = "the scores are those of other rows: write the pairs of these rows, and score them"
-        where = Where(str(row.path), row.line.line)
-        raise DataError("a document of this row has no teacher score", hint=hint, where=where)
-    [score] = _FLOAT.unpack(_BITS.pack(bits))
-    return float(score)
 
 
 def _nothing_to_score(counts: Counts) -> OrchError:

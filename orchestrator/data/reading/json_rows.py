@@ -339,7 +339,11 @@ def find_wrapped(first: Row, second: Row | None, path: Path, key: str | None) ->
     lists = _find_lists(first.value) if second is None or key is not None else []
     if key is None:
         if len(lists) > 1:
-            raise _refuse_wrapped(path, lists)
+            convert = ["orch", "data", "convert", str(path), "--rows"]
+            hints = [shlex.join([*convert, one, "-o", f"{path.stem}.rows.jsonl"]) for one in lists[:3]]
+            shown = ", ".join(json.dumps(one, ensure_ascii=False) for one in lists[:3])
+            message = f"the file is one JSON object, and several lists inside may be its rows: {shown}"
+            raise refuse("wrapped-rows", message, path, line=1, hint=" or ".join(hints))
         key = next(iter(lists), None)
     elif second is not None:
         raise refuse("wrapped-rows", "there is more than one object in the file", path, line=second.line)
@@ -379,13 +383,3 @@ def _locate(text: str, key: str) -> int:
 
 def _skip(text: str, at: int) -> int:
     return cast("re.Match[str]", _BLANK.match(text, at)).end()
-
-
-def _refuse_wrapped(path: Path, keys: list[str]) -> DataError:
-    commands = [
-        shlex.join(["orch", "data", "convert", str(path), "--rows", key, "-o", f"{path.stem}.rows.jsonl"])
-        for key in keys[:3]
-    ]
-    shown = ", ".join(json.dumps(key, ensure_ascii=False) for key in keys[:3])
-    message = f"the file is one JSON object, and several lists inside may be its rows: {shown}"
-    return refuse("wrapped-rows", message, path, line=1, hint=" or ".join(commands))

@@ -44,7 +44,8 @@ def read_delimited(path: Path, lines: Iterator[bytes], delimiter: str) -> Iterat
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            raise refuse("broken-csv", _explain(error), path, line=line) from error
+            message = next((said for part, said in _CSV_ERRORS.items() if part in str(error)), str(error))
+            raise refuse("broken-csv", message, path, line=line) from error
         if fields is None:
             return
         if not fields or (len(fields) == 1 and not fields[0].strip(WHITESPACE)):
@@ -81,17 +82,12 @@ def _decode(lines: Iterator[bytes], taken: list[bytes]) -> Iterator[str]:
         yield decode_text(raw, line) + "\n"
 
 
-def _explain(error: csv.Error) -> str:
-    text = str(error)
-    if "end of data" in text:
-        return "a quote that opens in this row is not closed before the file ends"
-    if "expected after" in text:
-        return 'text follows a closing quote in this row; a quote inside a field is written twice ("")'
-    if "field limit" in text:
-        return f"a field is longer than {_LONGEST_FIELD:,} characters: a quote is probably not closed"
-    if "new-line" in text:
-        return "a lone carriage return stands in this row; lines end with LF or CRLF"
-    return text
+_CSV_ERRORS = {  # by a part of what the csv module says
+    "end of data": "a quote that opens in this row is not closed before the file ends",
+    "expected after": 'text follows a closing quote in this row; a quote inside a field is written twice ("")',
+    "field limit": f"a field is longer than {_LONGEST_FIELD:,} characters: a quote is probably not closed",
+    "new-line": "a lone carriage return stands in this row; lines end with LF or CRLF",
+}
 
 
 def _require_header(path: Path, names: list[str], line: int, delimiter: str) -> None:

@@ -5,7 +5,7 @@ shapes.py lists what is rewritten; `orch data convert --from NAME` also takes ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from orchestrator.data.rows.messages import read_history, read_messages
@@ -87,8 +87,10 @@ def rewrite_passages(row: Row) -> Row:
             made[side].append(text)
             named = entry if isinstance(entry, dict) else {}
             scores[side].append(None if key.endswith("_ctxs") else named.get("score"))
-            for inner in _find_further(named):
-                further.setdefault(f"{key}[].{inner}", []).append(named[inner])
+            read = next((name for name in _PASSAGE_TEXTS if isinstance(named.get(name), str)), "")
+            for inner, more in _others(named, read, "title").items():
+                if isinstance(more, str) and not is_blank(more) and not is_metadata(inner):
+                    further.setdefault(f"{key}[].{inner}", []).append(more)
     if not made["pos"]:
         raise bad_row("no-positive", f"there is none of {', '.join(_PASSAGES['pos'])}")
     made |= _read_scores(scores, row)
@@ -106,14 +108,6 @@ def _read_scores(scores: dict[str, list[Any]], row: Row) -> Row:
                 raise bad_row("scores-length", message, "give one score a document, or none")
             made[f"{side}_scores"] = found
     return made | ({"neg_scores": []} if "pos_scores" in made and not scores["neg"] else {})
-
-
-def _find_further(entry: Row) -> Iterator[str]:
-    """Yield the keys of a document that hold a text besides the one that is read."""
-    read = next((key for key in _PASSAGE_TEXTS if isinstance(entry.get(key), str)), "")
-    for key, value in entry.items():
-        if key not in {read, "title"} and isinstance(value, str) and not is_blank(value) and not is_metadata(key):
-            yield key
 
 
 # A query's documents with a label each

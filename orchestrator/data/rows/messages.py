@@ -10,10 +10,11 @@ from typing import Any
 from orchestrator.data.rows.texts import bad_row, is_finite_number, name_type, quote, require_type
 
 # However written: OpenAI's newer models call the system developer, Gemini calls the assistant model.
-_SYSTEM = ("system", "developer", "系统")
-_USER = ("user", "human", "用户")
-_ASSISTANT = ("assistant", "gpt", "bot", "model", "chatgpt", "助手")
-ROLES = dict.fromkeys(_SYSTEM, "system") | dict.fromkeys(_USER, "user") | dict.fromkeys(_ASSISTANT, "assistant")
+ROLES = {
+    **dict.fromkeys(("system", "developer", "系统"), "system"),
+    **dict.fromkeys(("user", "human", "用户"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "bot", "model", "chatgpt", "助手"), "assistant"),
+}
 _TOOL_ROLES = frozenset({
     *("tool", "function", "tool_call", "tool_response", "function_call", "function_response"),
     *("observation", "observations", "developer_tool"),
@@ -26,7 +27,7 @@ _MASKED = ("masked",)
 # Some tools learn what is masked with 1, others leave it out; axolotl's details are ranges of characters.
 _UNCLEAR = ("mask", "loss_mask", "train_detail", "training_detail")
 MARK_KEYS = frozenset({*_LEARNT, *_MASKED, *_UNCLEAR})
-_MESSAGE_KEYS = frozenset({"role", "from", "content", "value"}) | MARK_KEYS
+_PLAIN = frozenset({"role", "content", "from", "value"})
 # Any other name of this sort, beside true, false or a number, is a mark as well, in words that nobody here knows.
 _SPEAKS = re.compile(
     "loss|learn|train|mask|weight|supervis|ignore|exclude|skip|^(is_)?(label|target)$|训练|学习|损失|掩码|权重|忽略|跳过",
@@ -38,7 +39,7 @@ _UNWANTED = re.compile("^(label|kto_tag|(is_)?(desirable|good|valid))$|train|lea
 _OF_QUESTIONS = re.compile("prompt|input|question|history|user", re.IGNORECASE)
 _LEFT_OUT = frozenset({"ignore", "ignored", "exclude", "excluded", "skip", "skipped", "deleted", "discarded", "忽略"})
 _ROW_WEIGHTS = frozenset({"sample_weight", "example_weight", "row_weight", "instance_weight"})
-_PLAIN = frozenset({"role", "content", "from", "value"})
+_MESSAGE_KEYS = _PLAIN | MARK_KEYS
 _CONVERSATIONS = frozenset({"messages", "conversations", "positive_messages", "negative_messages"})
 
 
