@@ -232,7 +232,7 @@ class _Pass:
     def _warn_row(self, checked: Accepted, record: Record, place: str) -> None:
         """Warn of what a row says twice, and of what of it is not learnt."""
         known = 0 if record is checked.record else len(checked.record.texts) - len(record.texts)
-        measures_prompt = not self.request.corpus or getattr(record, "prompt", None) is None
+        measures_prompt = not self.request.corpus or record.prompt is None
         counts = Counter(checked.warnings)
         counts.update({"duplicate-document": known, "prompts-not-measured": int(not measures_prompt)})
         for code, count in counts.items():

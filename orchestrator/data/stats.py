@@ -62,8 +62,8 @@ class SideStatistics:
         self._queries = DigestSet(exact=False)
         self._groups = QueryGroups()
         self._left_out: Counter[str] = Counter()
-        self._labels = LabelCounts()
-        self._scores = _Numbers()
+        self._labels = Numbers()
+        self._scores = Numbers()
         self._teacher = TeacherAudit()
         self._systems = 0
         self._classes = set[str]()
@@ -79,7 +79,7 @@ class SideStatistics:
                 chars[length] += 1
         if isinstance(record, LabelledGroup):
             self._groups.add(record)
-            self._labels.add(record.labels)
+            self._labels.add_labels(record.labels)
         else:
             self._queries.add(digest((query_key(record.split_text),)))
         if isinstance(record, RankingGroup | LabelledGroup):
@@ -114,13 +114,12 @@ class SideStatistics:
         elif self._kind == "pair":
             distinct = self._scores.distinct
             listed = None if distinct is None else [{"score": s, "rows": n} for s, n in sorted(distinct.items())]
-            low, mean, high = self._scores.range()
-            found["scores"] = {"min": low, "mean": mean, "max": high, "distinct": listed}
+            found["scores"] = self._scores.describe("min", "mean", "max") | {"distinct": listed}
         elif self._kind == "class":
             found["classes"] = len(self._classes)
         elif self._kind == "labelled":
             found["documents"] = self._chars["document"].total()
-            found |= {"labels": self._labels.to_json(), "groups": self._groups.to_json(self._left_out)}
+            found |= {"labels": self._labels.describe_labels(), "groups": self._groups.to_json(self._left_out)}
         found |= {name: _total(histogram) for name, histogram in self._per_row.items()}
         found |= {f"{name}_per_row": _describe_per_row(histogram) for name, histogram in self._per_row.items()}
         found |= {f"{name}_chars": find_percentiles(histogram) for name, histogram in self._chars.items()}
@@ -154,15 +153,20 @@ def find_percentiles(histogram: Counter[int]) -> dict[str, int]:
     return {"min": ordered[0][0], **ranks, "max": ordered[-1][0]}
 
 
-class _Numbers:
-    """The lowest, mean and highest of numbers, and how often each came while there are at most 20 of them."""
+class Numbers:
+    """The lowest, mean and highest of numbers, and how often each came while there are at most 20 of them.
+
+    Labels from 0 to 1 are counted in ten bins as well, for where there are more of them.
+    """
 
     def __init__(self) -> None:
         self.distinct: Counter[float] | None = Counter()
         self.count = 0
         self._low, self._high, self._sum = math.inf, -math.inf, 0.0
+        self._bins = [0] * _BINS
 
     def add(self, numbers: Iterable[float]) -> None:
+        """Count numbers."""
         for number in numbers:
             self._low = min(self._low, number)
             self._high = max(self._high, number)
@@ -173,39 +177,28 @@ class _Numbers:
                 if len(self.distinct) > _DISTINCT:  # the first met would say nothing of the others
                     self.distinct = None
 
-    def range(self) -> tuple[float, float, float]:
-        """Return lowest, mean and highest; zeros of none."""
-        if not self.count:
-            return 0.0, 0.0, 0.0
-        mean = self._sum / self.count
-        if not math.isfinite(mean):  # the sum is beyond floats, and JSON has no infinity
-            mean = self._low / 2 + self._high / 2
-        return self._low, round(mean, 4), self._high
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(zip(("lowest", "mean", "highest"), self.range(), strict=True))
-
-
-class LabelCounts:
-    """The distribution of labels from 0 to 1: each of them with its count, or ten bins where there are more than 20."""
-
-    def __init__(self) -> None:
-        self._numbers = _Numbers()
-        self._bins = [0] * _BINS
-
-    def add(self, labels: Sequence[float]) -> None:
+    def add_labels(self, labels: Sequence[float]) -> None:
         """Count the labels of one record."""
-        self._numbers.add(labels)
+        self.add(labels)
         for label in labels:
             self._bins[min(int(label * _BINS), _BINS - 1)] += 1
 
-    def to_json(self) -> dict[str, Any]:
-        """Return stats.json's `labels`."""
-        found, distinct = self._numbers.to_json(), self._numbers.distinct
-        if distinct is not None:
-            return found | {"counts": [{"label": label, "count": count} for label, count in sorted(distinct.items())]}
+    def describe(self, *names: str) -> dict[str, Any]:
+        """Return lowest, mean and highest under these names; zeros of none."""
+        mean = self._sum / (self.count or 1)
+        if not math.isfinite(mean):  # the sum is beyond floats, and JSON has no infinity
+            mean = self._low / 2 + self._high / 2
+        low, high = (self._low, self._high) if self.count else (0.0, 0.0)
+        return dict(zip(names or ("lowest", "mean", "highest"), (low, round(mean, 4), high), strict=True))
+
+    def describe_labels(self) -> dict[str, Any]:
+        """Return stats.json's `labels`: each of them with its count, or ten bins where there are more than 20."""
+        if self.distinct is not None:
+            counts = [{"label": label, "count": count} for label, count in sorted(self.distinct.items())]
+            return self.describe() | {"counts": counts}
         bins = enumerate(self._bins)
-        return found | {"bins": [{"from": n / _BINS, "to": (n + 1) / _BINS, "count": count} for n, count in bins]}
+        bars = [{"from": n / _BINS, "to": (n + 1) / _BINS, "count": count} for n, count in bins]
+        return self.describe() | {"bins": bars}
 
 
 class QueryGroups:
@@ -252,7 +245,7 @@ class TeacherAudit:
     """
 
     def __init__(self) -> None:
-        self._range = _Numbers()
+        self._range = Numbers()
         self._rows = self._negatives = self._of_negatives = self._met = 0
         # The widest gaps so far, the narrowest of them first; of equal gaps the earlier row stays.
         self._widest: list[tuple[float, int, dict[str, Any]]] = []
@@ -296,7 +289,7 @@ class TeacherAudit:
 
     def to_json(self) -> dict[str, Any]:
         """Return stats.json's `teacher`; the examples are at most ten, one a row, the widest gap first."""
-        return self._range.to_json() | {
+        return self._range.describe() | {
             "false_negatives": {
                 "rows": self._rows,
                 "negatives": self._negatives,

@@ -303,13 +303,13 @@ def _cut_flag(budget: LengthBudget, counter: TextCounter, record: Record, length
 
 def _count_flag_frame(budget: LengthBudget, counter: TextCounter, record: Record) -> int:
     """Return the tokens of the prompt and of both separators."""
-    prompt = getattr(record, "prompt", None)
+    prompt = record.prompt
     return counter.count_again(budget.prompt if prompt is None else prompt) + 2 * counter.count_again(_SEPARATOR)
 
 
 def _count_swift_frame(limit: TokenLimit, counter: TextCounter, record: Record) -> int:
     """Return the tokens of Qwen3-Reranker's official prompt, in which query and document stand together."""
-    instruction = getattr(record, "prompt", None) or limit.instruction or _RERANKER_INSTRUCTION
+    instruction = record.prompt or limit.instruction or _RERANKER_INSTRUCTION
     return counter.count_again(
         f"{_RERANKER_PREFIX}<Instruct>: {instruction}\n<Query>: \n<Document>: {_RERANKER_SUFFIX}"
     )

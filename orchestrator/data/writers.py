@@ -155,7 +155,7 @@ def build_eval_row(group: RankingGroup | LabelledGroup, number: int, seed: int) 
     """
     labels = [int(label) if label in {0, 1} else label for label in group.labels]
     labelled = list(zip(group.documents, labels, strict=True))
-    prompt = getattr(group, "prompt", None)
+    prompt = group.prompt
     random.Random(f"{seed}:{query_key(group.query)}").shuffle(labelled)  # noqa: S311 - not for secrets
     qid = f"q{number:06d}"
     documents = [

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.data.check import check_files, describe_report, describe_supervision
 from orchestrator.data.rows.records import LabelledGroup, RankingGroup
-from orchestrator.data.stats import LabelCounts, QueryGroups, TeacherAudit
+from orchestrator.data.stats import Numbers, QueryGroups, TeacherAudit
 
 
 def group(query, labels, scores=None, line=1):
@@ -17,10 +17,10 @@ def group(query, labels, scores=None, line=1):
 
 
 def test_few_labels_are_counted_each():
-    counts = LabelCounts()
-    counts.add((1.0, 0.0, 0.0))
-    counts.add((0.5,))
-    assert counts.to_json() == {
+    counts = Numbers()
+    counts.add_labels((1.0, 0.0, 0.0))
+    counts.add_labels((0.5,))
+    assert counts.describe_labels() == {
         "lowest": 0.0,
         "mean": 0.375,
         "highest": 1.0,
@@ -30,9 +30,9 @@ def test_few_labels_are_counted_each():
 
 @pytest.mark.parametrize(("distinct", "key"), [(20, "counts"), (21, "bins")])
 def test_more_than_twenty_labels_are_counted_in_ten_bins(distinct, key):
-    counts = LabelCounts()
-    counts.add(tuple(place / (distinct - 1) for place in range(distinct)))
-    found = counts.to_json()
+    counts = Numbers()
+    counts.add_labels(tuple(place / (distinct - 1) for place in range(distinct)))
+    found = counts.describe_labels()
     assert set(found) == {"lowest", "mean", "highest", key}
     assert sum(entry["count"] for entry in found[key]) == distinct
     if key == "bins":
@@ -41,7 +41,7 @@ def test_more_than_twenty_labels_are_counted_in_ten_bins(distinct, key):
 
 
 def test_no_labels_are_zeros():
-    assert LabelCounts().to_json() == {"lowest": 0.0, "mean": 0.0, "highest": 0.0, "counts": []}
+    assert Numbers().describe_labels() == {"lowest": 0.0, "mean": 0.0, "highest": 0.0, "counts": []}
 
 
 def test_groups_are_those_of_all_rows_of_a_query():

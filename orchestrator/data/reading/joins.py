@@ -24,6 +24,7 @@ _SIDES = {
     "neg": ("negative_ids", "neg_ids", "negative_id", "neg_id"),
 }
 _OWN_IDS = ("_id", "id", "docid", "doc_id", "corpus_id", "query_id", "qid")
+_ABSENT = object()
 _ID_KEYS = frozenset({*_QUERY_IDS, *_DOCUMENT_IDS, *_LABELS, "query", *_SIDES["pos"], *_SIDES["neg"]})
 
 
@@ -58,7 +59,8 @@ def join_texts(rows: Iterator[Row], open_texts: Callable[[str], TextSource | Non
     DataError where they cannot be read.
     """
     first = next(rows, None)
-    if first is None or not _has_ids(first.value):
+    there = first.value.keys() if first and isinstance(first.value, dict) else set()
+    if first is None or there.isdisjoint((*_QUERY_IDS, "query")) or there.isdisjoint((*_DOCUMENT_IDS, *_SIDES["pos"])):
         yield from chain([] if first is None else [first], rows)
         return
     found: list[_Judgement | Row] = [_read(row) for row in chain([first], rows)]
@@ -77,31 +79,18 @@ def join_texts(rows: Iterator[Row], open_texts: Callable[[str], TextSource | Non
             yield Row(one.row.line, one.row.raw, fault=error.fault)
 
 
-def _has_ids(value: Any) -> bool:
-    if not isinstance(value, dict):
-        return False
-    has_query = any(key in value for key in (*_QUERY_IDS, "query"))
-    return has_query and any(key in value for key in (*_DOCUMENT_IDS, *_SIDES["pos"]))
-
-
 def _read(row: Row) -> _Judgement | Row:
     """Return what a row says, or a row that is none with its fault."""
-    if row.fault or not isinstance(row.value, dict):
+    if not _is_object(row):
         return row
     value: Mapping[str, Any] = row.value
     query = next((value[key] for key in ("query", *_QUERY_IDS) if value.get(key) not in (None, "")), None)
-    is_list = not any(key in value for key in _DOCUMENT_IDS)
-    if is_list:
-        ids = [
-            (one, int(side == "pos"))
-            for side, keys in _SIDES.items()
-            for key in keys
-            for one in (value[key] if isinstance(value.get(key), list) else [value.get(key)])
-            if one is not None
-        ]
-    else:
-        label = read_number(next((value[key] for key in _LABELS if key in value), 1))
-        ids = [(next(value[key] for key in _DOCUMENT_IDS if key in value), label)]
+    single = next((value[key] for key in _DOCUMENT_IDS if key in value), _ABSENT)
+    ids = [(single, read_number(next((value[key] for key in _LABELS if key in value), 1)))]
+    if is_list := single is _ABSENT:
+        sides = [(value.get(key), int(side == "pos")) for side, keys in _SIDES.items() for key in keys]
+        listed = [(part if isinstance(part, list) else [part], label) for part, label in sides]
+        ids = [(one, label) for part, label in listed for one in part if one is not None]
     wrong = next((one for one in (query, *(one for one, _ in ids)) if not isinstance(one, str | int)), None)
     if wrong is not None or query is None or not ids:
         return Row(row.line, row.raw, fault=build_fault("missing-key", "the row names no query, or no document, by id"))

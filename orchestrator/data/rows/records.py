@@ -46,6 +46,7 @@ class ScoredPair:
         return (self.text1, self.text2)
 
     answers: ClassVar[tuple[str, ...]] = ()  # sentences of one pair occur in others by design
+    prompt: ClassVar[str | None] = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class ClassText:
         return (self.text,)
 
     answers: ClassVar[tuple[str, ...]] = ()  # the text is what a split goes by
+    prompt: ClassVar[str | None] = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ class Chat:
         return any(message.learnt is not None for message in self.messages)
 
     answers: ClassVar[tuple[str, ...]] = ()  # many questions may have one short answer
+    prompt: ClassVar[str | None] = None  # a system message is one of its turns
 
 
 def join_question(turns: Iterable[tuple[str, str]]) -> str:
@@ -214,6 +217,7 @@ class LabelledGroup:
     scores: tuple[float, ...] | None
     source: str
     line: int
+    prompt: ClassVar[str | None] = None
 
     @property
     def split_text(self) -> str:
@@ -278,7 +282,7 @@ def draw_documents(group: LabelledGroup, size: int, seed: int) -> LabelledGroup:
 
 # What the pass over the data needs of a record, whatever its kind: where it stands (`source` is the file's name without
 # its folder, `line` counts from 1), `split_text` (records with the same one, as queries are the same, never part),
-# `identity` (the texts that two records must share to be duplicates), `texts`, and `answers`: the documents that must
-# not be answers on the other side too, () where that is no leak.
+# `identity` (the texts that two records must share to be duplicates), `texts`, `answers`: the documents that must not be
+# answers on the other side too, () where that is no leak, and `prompt`: what a ranking group is judged by, or None.
 Record = RankingGroup | ScoredPair | Chat | LabelledGroup | ClassText
 KIND_OF: dict[type, Kind] = dict(zip((RankingGroup, ScoredPair, Chat, LabelledGroup, ClassText), KINDS, strict=True))
