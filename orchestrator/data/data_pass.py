@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -32,7 +32,6 @@ from orchestrator.data.sides import (
     AllOrNone,
     Cut,
     LabelSources,
-    Measurements,
     Order,
     Overlap,
     Side,
@@ -131,7 +130,7 @@ class _Pass:
                 for shown, group, rows in side.merger.groups() if side.merger else ():
                     side.ledger.merged = (side.ledger.merged or 0) + rows - 1
                     self._offer_whole(side, shown, group)
-                self._keep_all(side, side.flush())
+                self._keep_all(side, side.queue.flush())
         if self.on_progress:
             self.on_progress(self.bytes_done, self.bytes_total)
         return self._finish()
@@ -280,9 +279,9 @@ class _Pass:
             record = side.fit.draw(path, record, self.findings)
         elif useless := explain_unmeasurable(record, corpus=self.request.corpus):
             self.findings.warn("nothing-to-rank", useless, example=f"{path}:{record.line}")
-        self._keep_all(side, side.measure(path, record))
+        self._keep_all(side, side.queue.put(path, record))
 
-    def _keep_all(self, side: Side, measured: Measurements) -> None:
+    def _keep_all(self, side: Side, measured: Iterable[tokens.Measurement]) -> None:
         for path, record, lengths in measured:
             if side is self.train:
                 self.fit.note_labels(record)

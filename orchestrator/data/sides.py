@@ -74,7 +74,6 @@ class Cut:
 
 
 Sink = Callable[[Record], None]
-Measurements = Iterable[tuple[str, Record, Measured | None]]
 
 
 @dataclass
@@ -156,27 +155,17 @@ class Side:
         self._kind = kind
         self._limit = limit
         self._sink = sink
-        self._queue: MeasuringQueue | None = None
+        self.queue = MeasuringQueue()
 
     def count_tokens(self, counter: TextCounter, rule: LengthRule, path: Path | None) -> None:
         """Count tokens from now on, with the tokenizer of `path`; None: they are estimated."""
-        self._queue = MeasuringQueue(counter, rule)
+        self.queue = MeasuringQueue(counter, rule)
         self.statistics = SideStatistics(self._kind, TokenStatistics(rule, path))
-
-    def measure(self, path: str, record: Record) -> Measurements:
-        """Yield the records whose tokens are known now: this one at once where none are counted."""
-        return self._queue.put(path, record) if self._queue else [(path, record, None)]
-
-    def flush(self) -> Measurements:
-        """Yield the records that wait."""
-        return self._queue.flush() if self._queue else []
 
     def keep(self, path: str, record: Record, measured: Measured | None, findings: Findings) -> bool:
         """Keep a record unless enough are kept; return whether it was."""
-        if isinstance(record, RankingGroup):
+        if isinstance(record, RankingGroup | LabelledGroup):
             self.prompts.note(path, record.line, has=record.prompt is not None)
-            self.scores.note(path, record.line, has=record.positive_scores is not None)
-        elif isinstance(record, LabelledGroup):
             self.scores.note(path, record.line, has=record.scores is not None)
         if self._limit is not None and self.ledger.kept >= self._limit:
             message = f"only {self._limit} rows were asked for"

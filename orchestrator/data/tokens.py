@@ -6,9 +6,10 @@ tasks, and that of cross-encoders.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -183,35 +184,39 @@ class EstimatedCounter(TextCounter):
         return [-(-len(text.encode("utf-8", "replace")) // 4) for text in texts]
 
 
+Measurement = tuple[str, Record, Measured | None]  # a record of a file, and its lengths where they are counted
+
+
 class MeasuringQueue:
     """Records wait here until a batch of them is counted; they leave in the order in which they came."""
 
-    def __init__(self, counter: TextCounter, rule: LengthRule) -> None:
-        """Start empty."""
+    def __init__(self, counter: TextCounter | None = None, rule: LengthRule | None = None) -> None:
+        """Start empty; without a counter and a rule no record waits."""
         self._counter = counter
         self._rule = rule
         self._waiting: list[tuple[str, Record]] = []
         self._texts: list[str] = []
         self._sizes: list[int] = []
 
-    def put(self, path: str, record: Record) -> Iterator[tuple[str, Record, Measured]]:
-        """Add a record of the file `path`, and yield those that are measured by it."""
+    def put(self, path: str, record: Record) -> Iterable[Measurement]:
+        """Add a record of the file `path`, and return those that are measured by it."""
+        if not self._rule:
+            return [(path, record, None)]
         texts = self._rule.texts(record)
         self._waiting.append((path, record))
         self._sizes.append(len(texts))
         self._texts += texts
-        if len(self._texts) >= _BATCH_TEXTS:
-            yield from self.flush()
+        return self.flush() if len(self._texts) >= _BATCH_TEXTS else []
 
-    def flush(self) -> Iterator[tuple[str, Record, Measured]]:
+    def flush(self) -> Iterator[Measurement]:
         """Measure and yield what is waiting."""
-        counts = self._counter.count(self._texts)
+        if not (self._counter and self._rule):
+            return
+        counts = iter(self._counter.count(self._texts))
         waiting, sizes = self._waiting, self._sizes
         self._waiting, self._sizes, self._texts = [], [], []
-        start = 0
         for (path, record), size in zip(waiting, sizes, strict=True):
-            yield path, record, self._rule.measure(record, counts[start : start + size])
-            start += size
+            yield path, record, self._rule.measure(record, list(islice(counts, size)))
 
 
 def build_rule(kind: Kind, budget: LengthBudget | TokenLimit | None, counter: TextCounter) -> LengthRule:

@@ -282,7 +282,7 @@ def draw_documents(group: LabelledGroup, size: int, seed: int) -> LabelledGroup:
 
 # What the pass over the data needs of a record, whatever its kind: where it stands (`source` is the file's name without
 # its folder, `line` counts from 1), `split_text` (records with the same one, as queries are the same, never part),
-# `identity` (the texts that two records must share to be duplicates), `texts`, `answers`: the documents that must not be
-# answers on the other side too, () where that is no leak, and `prompt`: what a ranking group is judged by, or None.
+# `identity` (the texts that two records must share to be duplicates), `texts`, `answers` (the documents that must not
+# be answers on the other side too, () where that is no leak) and `prompt` (what a group is judged by, or None).
 Record = RankingGroup | ScoredPair | Chat | LabelledGroup | ClassText
 KIND_OF: dict[type, Kind] = dict(zip((RankingGroup, ScoredPair, Chat, LabelledGroup, ClassText), KINDS, strict=True))
