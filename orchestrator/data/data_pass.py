@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -91,6 +90,9 @@ class _Pass:
         self.validation = Side("validation", kind, request.limit_validation, sinks[2], fit)
         self.in_batch = InBatchNegatives(fit.loss) if fit.loss and fit.takes_batch else None
         self.eval_rules = replace(request.rules, needs_scores=False)  # the teacher scores training files only
+        budget = request.budget
+        limit = budget if isinstance(budget, tokens.TokenLimit) and budget.truncation == "drop" else None
+        self.drop_above = limit and limit.max_tokens
         self.samples = AllOrNone()
         self.sources: list[Source] = []  # those that were opened so far
         self.unread = RepeatedProblems()
@@ -123,7 +125,7 @@ class _Pass:
                     spool = tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=request.spool_folder)  # noqa: SIM115
                     side.merger, side.ledger.merged = Merger(spools.enter_context(spool)), 0
             for shown, record in self._records(request.eval_files, self.eval):
-                self._take_eval(shown, record)
+                self._offer(self.eval, shown, record)
             for shown, record in self._records(request.train_files, self.train):
                 self._take_train(shown, record)
             for side in self.sides:
@@ -231,16 +233,11 @@ class _Pass:
     def _warn_row(self, checked: Accepted, record: Record, place: str) -> None:
         """Warn of what a row says twice, and of what of it is not learnt."""
         known = 0 if record is checked.record else len(checked.record.texts) - len(record.texts)
-        measures_prompt = not self.request.corpus or record.prompt is None
-        counts = Counter(checked.warnings)
-        counts.update({"duplicate-document": known, "prompts-not-measured": int(not measures_prompt)})
+        counts = {"prompts-not-measured": int(self.request.corpus and record.prompt is not None), **checked.warnings}
+        counts["duplicate-document"] = counts.get("duplicate-document", 0) + known
         for code, count in counts.items():
             if count:
                 self.findings.warn(code, REASONS[code].says, count=count, example=place)
-
-    def _take_eval(self, path: str, record: Record) -> None:
-        self.overlap.note_eval(record)
-        self._offer(self.eval, path, record)
 
     def _take_train(self, path: str, record: Record) -> None:
         if (self.request.eval_files or self.request.seen) and self.overlap.drops_leak(self.train.ledger, path, record):
@@ -253,10 +250,12 @@ class _Pass:
             side = self.validation
             self.train.ledger.moved_to_validation += 1
         side.ledger.rows_in += side is not self.train
-        (self._take_eval if side is self.eval else partial(self._offer, side))(path, record)
+        self._offer(side, path, record)
 
     def _offer(self, side: Side, path: str, record: Record) -> None:
         """Keep a record, now or when all rows of its query are there."""
+        if side is self.eval:
+            self.overlap.note_eval(record)
         if side.merger and isinstance(record, LabelledGroup):
             side.merger.add(path, record)
         else:
@@ -287,9 +286,9 @@ class _Pass:
                 self.fit.note_labels(record)
                 if self.in_batch:
                     self.in_batch.add(record)
-            if side.fit and lengths and self._drop_above and any(lengths.cut.values()):
+            if side.fit and lengths and self.drop_above and any(lengths.cut.values()):
                 parts = ", ".join(f"{n} {part}" for part, n in lengths.cut.items() if n)
-                message = f"more than {self._drop_above} tokens: {parts} ({lengths.tokens_cut} tokens beyond)"
+                message = f"more than {self.drop_above} tokens: {parts} ({lengths.tokens_cut} tokens beyond)"
                 self._drop_bad(side, path, record.line, build_fault("too-long", message))
             elif side.keep(path, record, lengths, self.findings):
                 if side is self.eval:
@@ -300,12 +299,6 @@ class _Pass:
                     self.overlap.note_kept_train(record, is_split="eval" in self.cuts)
                 if side.fit:
                     side.fit.note(path, record, self.findings)
-
-    @property
-    def _drop_above(self) -> int | None:
-        """How many tokens a row may have that is not dropped; None: any."""
-        budget = self.request.budget
-        return budget.max_tokens if isinstance(budget, tokens.TokenLimit) and budget.truncation == "drop" else None
 
     def _report(self, size: int) -> None:
         self.bytes_done += size
