@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -27,7 +27,7 @@ from orchestrator.machine.places import PACKAGE
 from orchestrator.recipe.plan import Plan, Stage
 
 if TYPE_CHECKING:  # the data pass takes as long to import as small files to read
-    from orchestrator.data.ledger import BadRows, PassResult
+    from orchestrator.data.ledger import PassResult
     from orchestrator.data.rows.checks import RowRules
 
 SMALL_BYTES = 4 << 20  # read whole: some tenths of a second
@@ -43,7 +43,7 @@ def check_data_files(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield why a prepare stage would refuse the files that are here; a hub's, and a teacher's rows, are not yet."""
     for module, words, kept in _list_stages(job, plan):
         if kept is None or not kept.exists():
-            yield from (_find_problems if module == PREPARE else _find_eval_problems)(job, words, kept)
+            yield from _find_problems(job, words, kept) if module == PREPARE else _find_eval_problems(words, kept)
 
 
 def advise_data_files(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -109,16 +109,13 @@ def _find_problems(job: Job, argv: tuple[str, ...], kept: Path | None) -> Iterat
     yield from _look_at(request.eval_files, replace(rules, needs_scores=False), outputs.max_dropped, request.encoding)
 
 
-def _find_eval_problems(job: Job, argv: tuple[str, ...], kept: Path | None) -> Iterator[Problem]:  # noqa: ARG001
-    from orchestrator.data import prepare_eval
+def _find_eval_problems(argv: tuple[str, ...], kept: Path | None) -> Iterable[Problem]:
+    from orchestrator.data.prepare_eval import parse_arguments, prepare_eval
 
-    rows, given = prepare_eval.parse_arguments(argv)
-    if are_small(rows.files):
-        yield from _try(
-            lambda folder: prepare_eval.prepare_eval(rows, folder, corpus=given.corpus, seed=given.seed), kept
-        )
-    else:
-        yield from _look_at(rows.files, rows.rules, rows.max_dropped, rows.encoding)
+    rows, given = parse_arguments(argv)
+    if not are_small(rows.files):
+        return _look_at(rows.files, rows.rules, rows.max_dropped, rows.encoding)
+    return _try(lambda folder: prepare_eval(rows, folder, corpus=given.corpus, seed=given.seed), kept)
 
 
 def _try(prepare_in: Callable[[Path], PassResult], kept: Path | None) -> tuple[Problem, ...]:
@@ -167,27 +164,21 @@ def _is_of_a_stage(path: Path) -> bool:
 
 def _look_at(paths: Sequence[Path], rules: RowRules, max_dropped: int, encoding: str | None) -> Iterator[Problem]:
     """Yield what is wrong with files as a whole and, where none may be dropped, with their first rows."""
-    for path in paths:
-        if _is_of_a_stage(path):
-            continue
-        try:
-            bad = _find_bad_rows(path, rules, encoding)
-        except DataError as error:
-            yield from error.problems
-        else:
-            yield from [] if max_dropped else bad.sum_up()
-
-
-def _find_bad_rows(path: Path, rules: RowRules, encoding: str | None) -> BadRows:
     from orchestrator.data.ledger import BadRows
     from orchestrator.data.reading.readers import Source, show_path
     from orchestrator.data.reasons import Fault
     from orchestrator.data.rows.checks import check_row
 
-    bad, source, shown, name = BadRows(), Source(path, encoding=encoding), show_path(path), show_path(path.name)
-    numeric_text = source.is_text_table
-    for row in islice(source.rows(), FIRST_ROWS):
-        found = row.fault or check_row(row.value, source=name, line=row.line, rules=rules, numeric_text=numeric_text)
-        if isinstance(found, Fault):
-            bad.add(found, shown, row.line)
-    return bad
+    for path in (one for one in paths if not _is_of_a_stage(one)):
+        bad, name = BadRows(), show_path(path.name)
+        try:
+            source = Source(path, encoding=encoding)
+            numeric = source.is_text_table
+            for row in islice(source.rows(), FIRST_ROWS):
+                found = row.fault or check_row(row.value, source=name, line=row.line, rules=rules, numeric_text=numeric)
+                if isinstance(found, Fault):
+                    bad.add(found, show_path(path), row.line)
+        except DataError as error:
+            yield from error.problems
+        else:
+            yield from [] if max_dropped else bad.sum_up()

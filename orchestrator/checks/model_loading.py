@@ -116,8 +116,7 @@ def check_model_loading(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG
     """Yield what the backend's libraries say of a config or a tokenizer that does not load."""
     for key, model, _ in list_models(job):
         trust = f"say {key}: {{path: …, trust_remote_code: true}}"
-        if problem := _find_loading_problem(model, _find_loader(job, model), trust=trust):
-            yield problem
+        yield from _find_loading_problems(model, _find_loader(job, model), trust=trust)
 
 
 def check_model_tensors(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -171,39 +170,39 @@ def _ask_python(named: NamedModel) -> list[Problem]:
         return []
     env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **named.variables}
     loader = Loader(named.python, str(WORKERS), find_versions(named.python), env, str(find_orch_cache()))
-    problem = _find_loading_problem(named.model, loader, trust=named.permissions.trust)
-    return [problem] if problem is not None else _find_tensor_problems(named.model, loader, filter(None, [named.use]))
+    found = _find_loading_problems(named.model, loader, trust=named.permissions.trust)
+    return found or _find_tensor_problems(named.model, loader, filter(None, [named.use]))
 
 
 def _find_loader(job: Job, model: BaseModel) -> Loader:
     return Loader(job.backend_python, job.workers, job.versions, job.environment(model), job.cache_dir)
 
 
-def _find_loading_problem(model: BaseModel, loader: Loader, *, trust: str) -> Problem | None:
-    """Return why the folder does not load; None where it does, or did when nothing of what decides it was different.
+def _find_loading_problems(model: BaseModel, loader: Loader, *, trust: str) -> list[Problem]:
+    """Return why the folder does not load; [] where it does, or did when nothing of what decides it was different.
 
     `trust` is how its user would let the code run that the folder brings along.
     """
     kept = loader.find_kept(model, packages=_DECIDING, weights=False)
     if kept is not None and kept.is_file():
-        return None
+        return []
     done = None
     if not model.trust_remote_code:
         done = loader.ask("inspect_model", model, "--without-torch", timeout_s=_LOADING_TIMEOUT_S)
         if _NEEDS_CODE in done.stderr:
             hint = f"read that code, then {trust}; or take a model without code"
-            return Problem(f"{model.folder} brings Python code along, and does not load without it", hint)
+            return [Problem(f"{model.folder} brings Python code along, and does not load without it", hint)]
     if done is None or done.exit_code != 0:  # a config or a tokenizer that does need PyTorch gets it
         done = loader.ask("inspect_model", model, timeout_s=_LOADING_TIMEOUT_S)
     if done.exit_code == 0 and (found := _parse_answer(done.stdout)) is not None:
         _keep(kept, model, found)
-        return None
+        return []
     if done.exit_code is None:
         message = f"{model.folder} did not load within {_LOADING_TIMEOUT_S:.0f} s"
-        return Problem(message, "is its disk slow, or not there?")
+        return [Problem(message, "is its disk slow, or not there?")]
     installed = ", ".join(f"{name} {loader.versions[name]}" for name in _DECIDING if name in loader.versions)
     hint = f"{loader.python} has {installed}: download the model again, or install the version that it asks for"
-    return Problem(_find_last_word(done, "inspect_model"), hint)
+    return [Problem(_find_last_word(done, "inspect_model"), hint)]
 
 
 def _find_tensor_problems(model: BaseModel, loader: Loader, uses: Iterable[str]) -> list[Problem]:
