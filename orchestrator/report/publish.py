@@ -251,13 +251,14 @@ def build_told(record: RunRecord, summary: Mapping[str, Any], *, report: bool) -
     config |= {"model": model.get("path") or model.get("package"), "loss": loss.get("type")}
     config |= {f"train.{name}": value for name, value in read_train_values(plan).items()}
     config |= {f"versions.{name}": version for name, version in summary["versions"].items()}
+
+    def known(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if value is not None}
+
     return {
-        "config": {name: str(value) for name, value in config.items() if value is not None},
-        "curves": [
-            [step, {name: value for name, value in values.items() if value is not None}]
-            for step, values in sorted(curves.items())
-        ],
-        "numbers": {name: value for name, value in numbers.items() if value is not None},
+        "config": {name: str(value) for name, value in known(config).items()},
+        "curves": [[step, known(values)] for step, values in sorted(curves.items())],
+        "numbers": known(numbers),
         "texts": {
             "headline": summary["headline"],
             "verdict": summary["verdict"],

@@ -167,11 +167,8 @@ def headline_parts(metrics: Mapping[str, Any]) -> tuple[str, str]:
     statement = f"{name} {'rose' if rose else 'fell'} from {before} to {after}"
     if comparison["verdict"] == NO_DIFFERENCE:
         statement = f"{name} shows no measurable difference, {before} before and {after} after"
-    found = (
-        f"{signed(comparison['difference'])} {interval(comparison['low'], comparison['high'])}, "
-        f"{p_value(comparison['p'])}, {counted(comparison['units'], metrics['unit'])}"
-    )
-    return statement, found
+    size = f"{signed(comparison['difference'])} {interval(comparison['low'], comparison['high'])}"
+    return statement, f"{size}, {p_value(comparison['p'])}, {counted(comparison['units'], metrics['unit'])}"
 
 
 def _explain_not_compared(metrics: Mapping[str, Any], metric: str, name: str) -> tuple[str, str]:
@@ -198,10 +195,8 @@ def translate_headline(summary: Mapping[str, Any], language: Language) -> str:
     if language == "en" or first is None or first["metric"] != summary["metrics"]["headline"]:
         return english
     name, before, after = display_name(first["metric"]), figure(first["before"]), figure(first["after"])
-    found = (
-        f"{signed(first['difference'])} {interval(first['low'], first['high'])}，{p_value(first['p'])}，"
-        f"{first['units']:,} {_UNITS[summary['unit']]}"
-    )
+    size = f"{signed(first['difference'])} {interval(first['low'], first['high'])}"
+    found = f"{size}，{p_value(first['p'])}，{first['units']:,} {_UNITS[summary['unit']]}"
     if first["verdict"] == NO_DIFFERENCE:
         return f"{name} 无可测差异，微调前 {before}，微调后 {after}：{found}"
     return f"{name} 由 {before} {'升至' if first['difference'] > 0 else '降至'} {after}：{found}"
