@@ -66,7 +66,9 @@ def check_packages(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
     backend, python, versions = job.backend, job.backend_python, job.versions
     needed = [*backend.distributions, *(["deepspeed"] if job.recipe.deepspeed else [])]
     missing = [name for name in needed if name not in versions]
-    if not versions or not _can_be_run(python):
+    # its packages are read from its folders, which does not say that it starts
+    asked = python != sys.executable and Path(python).exists()
+    if not versions or (asked and run((python, "-I", "-c", ""), _START_TIMEOUT_S).exit_code != 0):
         yield Problem(f"{python} cannot be run", "launch.python names the backend's interpreter")
     elif missing:
         hint = (
@@ -101,13 +103,6 @@ def find_lacking_exporter(form: str, python: str) -> Problem | None:
         f"or name a Python that has them (--python, export.python){wishes}"
     )
     return Problem(f"{python} has no {', '.join(lacking)}, which {form} is written with", hint)
-
-
-def _can_be_run(python: str) -> bool:
-    """Tell whether an interpreter starts: its packages are read from its folders, which says nothing of it."""
-    if python == sys.executable or not Path(python).exists():
-        return True
-    return run((python, "-I", "-c", ""), _START_TIMEOUT_S).exit_code == 0
 
 
 def find_lacking_report() -> Problem | None:
@@ -360,7 +355,10 @@ def estimate_need(job: Job, plan: Plan) -> Need:
     """Return what the run writes; a model that is not here counts by the size in its name, such as 0.6B."""
     given = job.recipe.data
     names = [*given.train, *(name for one in given.more.values() for name in one.files)]
-    data = _COPIES_OF_DATA * sum(_size(job.recipe_folder / name) for name in names)
+    data = 0
+    for name in names:
+        with suppress(OSError):
+            data += _COPIES_OF_DATA * (job.recipe_folder / name).expanduser().stat().st_size
     model = None if job.smoke else find_model_size(job.model)
     values = read_train_values(plan)
     if model is None:
@@ -391,13 +389,6 @@ def _count_checkpoints(values: Mapping[str, str]) -> int:
 def _guess_parameters(name: str) -> int:
     found = _BILLIONS.findall(name.rsplit("/", 1)[-1])
     return int(float(found[-1]) * 1e9) if found else 0
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.expanduser().stat().st_size
-    except OSError:
-        return 0
 
 
 def check_run_path(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001

@@ -267,15 +267,9 @@ def _find_sharing(job: Job, values: Mapping[str, str]) -> dict[str, Any]:
     if isinstance(config, Problem) or not config:
         return {}
     zero, stage = config.get("zero_optimization", {}), sharing.zero_stage(config)
-    return {
-        "shards": stage if isinstance(stage, int) else 0,
-        "offload_optimizer": _is_offloaded(zero.get("offload_optimizer")),
-        "offload_weights": _is_offloaded(zero.get("offload_param")),
-    }
-
-
-def _is_offloaded(value: object) -> bool:
-    return isinstance(value, dict) and value.get("device") in {"cpu", "nvme"}
+    asked = {"offload_optimizer": zero.get("offload_optimizer"), "offload_weights": zero.get("offload_param")}
+    offloads = {name: isinstance(to, dict) and to.get("device") in {"cpu", "nvme"} for name, to in asked.items()}
+    return {"shards": stage if isinstance(stage, int) else 0, **offloads}
 
 
 def _whole(values: Mapping[str, str], name: str, default: int) -> int:
