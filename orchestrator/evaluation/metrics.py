@@ -240,13 +240,7 @@ def _measure_guard(
 
 
 def judge_export(
-    evaluation: EvalSet,
-    source: Any,
-    export: Any,
-    metrics: Sequence[str],
-    gate: Mapping[str, object],
-    *,
-    seed: int = SEED,
+    evaluation: EvalSet, source: Any, export: Any, metrics: Sequence[str], gate: Mapping[str, object]
 ) -> dict[str, Any]:
     """Return what a model lost in another form: `source` and `export` are the scores of both on one evaluation set.
 
@@ -261,9 +255,9 @@ def judge_export(
     names = list(dict.fromkeys((*metrics, *gate)))
     if problems := check_metrics(names, evaluation.kind):
         raise RecipeError.from_problems(problems)
-    measured = evaluation.measure({SOURCE: source, EXPORT: export}, names, seed=seed)
+    measured = evaluation.measure({SOURCE: source, EXPORT: export}, names, seed=SEED)
     before, after = measured[SOURCE], measured[EXPORT]
-    comparisons = [{"baseline": SOURCE, **row} for row in compare_measured(before, after, names, seed)]
+    comparisons = [{"baseline": SOURCE, **row} for row in compare_measured(before, after, names, SEED)]
     return {
         **describe_kind(evaluation.kind, names),
         "means": {name: dict(one.means) for name, one in measured.items()},
@@ -277,15 +271,12 @@ def judge_export(
 def _count_changes(kind: str, source: Mapping[str, Any], export: Mapping[str, Any]) -> dict[str, Any]:
     """Return how far scores moved, and how many pairs and rankings are in another order; ties have no order."""
     if kind == CHAT:
-        losses = [
-            abs(export[row].nll / export[row].tokens - one.nll / one.tokens)
-            for row, one in source.items()
-            if one.tokens and export[row].tokens
-        ]
+        losses = [(one.loss, export[row].loss) for row, one in source.items()]
+        moved = [abs(after - before) for before, after in losses if before is not None and after is not None]
         texts = [(one.generation, export[row].generation) for row, one in source.items()]
         written = [pair for pair in texts if None not in pair]
         other = sum(first != second for first, second in written)
-        return {**_spread(losses), "answers": len(written), "other_answers": other}
+        return {**_spread(moved), "answers": len(written), "other_answers": other}
     nested = all(isinstance(one, Mapping) for one in source.values())
     rankings = [(one, export.get(row, {})) for row, one in source.items()] if nested else [(source, export)]
     pairs = [sorted((first[name], second[name]) for name in first.keys() & second.keys()) for first, second in rankings]
