@@ -239,6 +239,7 @@ _RULE = re.compile(
 )
 _OPERATORS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 BASELINE, SOURCE = "baseline", "source"  # what a rule may count from: a run's baseline, an export's source
+Means = Mapping[str, float | None] | None  # {metric: a system's value}; None where it was not measured
 _TURNED = {">": "<", "<": ">", "+": "-", "-": "+"}
 
 
@@ -333,12 +334,7 @@ def decide(rule: Rule, tuned: float | None, baseline: float | None) -> tuple[boo
 
 
 def decide_gate(
-    gate: Mapping[str, object],
-    tuned: Mapping[str, float | None] | None,
-    baseline: Mapping[str, float | None] | None,
-    *,
-    of: str = "",
-    against: str = BASELINE,
+    gate: Mapping[str, object], tuned: Means, baseline: Means, *, of: str = "", against: str = BASELINE
 ) -> dict[str, Any]:
     """Hold a whole gate against the means of both systems, None for one that was not measured.
 

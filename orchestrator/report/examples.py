@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.data.rows.records import is_relevant
 from orchestrator.evaluation.eval_rows import ChatRow, ChatScore, Group, Pair
-from orchestrator.evaluation.eval_sets import ChatEval, PairEval, RankingEval
+from orchestrator.evaluation.eval_sets import ChatEval, PairEval, RankingEval, Rankings
 from orchestrator.evaluation.measures import GROUP, require_metric
 from orchestrator.evaluation.metrics import TEACHER, TUNED, Scored
 from orchestrator.report.figures import build_bars_figure
@@ -24,6 +24,7 @@ _MOST_TURNS = 8  # of a conversation: the system's and the latest
 
 Values = Mapping[str, tuple[float, float]]  # {row: the headline metric's value before and after}
 Example = dict[str, Any]
+Changed = tuple[list[Example], list[Example]]  # the rows that improved most, and those that worsened most
 
 
 def build_evidence(metrics: Mapping[str, Any], scored: Scored) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def fewest_generations(metrics: Mapping[str, Any]) -> int | None:
 
 def _find_most_changed(
     values: Values, describe: Callable[[str], Example], *, most: int = MOST_EXAMPLES, higher_is_better: bool = False
-) -> tuple[list[Example], list[Example]]:
+) -> Changed:
     """Return the examples that improved and that worsened most, at most `most` each, with their values."""
 
     def example(row: str) -> Example:
@@ -100,12 +101,7 @@ def _find_most_changed(
     return list(map(example, improved)), list(map(example, worsened))
 
 
-def build_examples(
-    groups: Sequence[Group],
-    values: Values,
-    before: Mapping[str, Mapping[str, float]],
-    after: Mapping[str, Mapping[str, float]],
-) -> tuple[list[Example], list[Example]]:
+def build_examples(groups: Sequence[Group], values: Values, before: Rankings, after: Rankings) -> Changed:
     """Return (most improved, most worsened) queries, at most 5 each; `before` and `after` are {qid: {docid: score}}.
 
     Each is {"id", "before_value", "after_value", "difference", "query", "before", "after": as `find_top` says,
@@ -153,7 +149,7 @@ def find_top(group: Group, scores: Mapping[str, float]) -> dict[str, Any] | None
 
 def build_pair_examples(
     pairs: Sequence[Pair], values: Values, before: Mapping[str, float], after: Mapping[str, float]
-) -> tuple[list[Example], list[Example]]:
+) -> Changed:
     """Return (most improved, most worsened) pairs, at most 5 each; `values` are their errors, lower is better.
 
     Each is {"id", "before_value", "after_value", "difference", "text1", "text2", "pairs": how many there are, and
@@ -327,9 +323,7 @@ def _choose_judges(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [*([base] if base else []), *(system for system in able if system["id"] == TEACHER)]
 
 
-def find_false_negatives(
-    groups: Sequence[Group], scores: Mapping[str, Mapping[str, float]], *, shown: int = MOST_EXAMPLES
-) -> Audit:
+def find_false_negatives(groups: Sequence[Group], scores: Rankings, *, shown: int = MOST_EXAMPLES) -> Audit:
     """Return the negatives that `scores` ({qid: {docid: score}}) puts above the highest relevant document.
 
     An equal score is not above. Documents without a score take no part.
