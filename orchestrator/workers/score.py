@@ -7,18 +7,19 @@ import contextlib
 import importlib
 import json
 import math
+import shutil
 import sys
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import parse_rows
+from orchestrator.workers.folders import parse_rows, write_json, write_text
 from orchestrator.workers.kinds import KINDS
 from orchestrator.workers.pool import DEVICE, choose_devices
-from orchestrator.workers.score_store import open_scoring
+from orchestrator.workers.score_store import FACTS, SCORES, copy_entry, describe_scoring, find_entry, keep_entry
 from orchestrator.workers.specs import load_raw_spec
 
 PREDICT = "Ask a packaged model as its scoring.json says: a score a pair, cosines or vectors of texts, or an answer."
@@ -74,16 +75,24 @@ def run(options: argparse.Namespace, raw: dict[str, Any]) -> None:
     if options.batch_size:
         raw = {**raw, "batch_size": options.batch_size}
     job: Job = import_scorer(raw).open_job(raw, options)
+    spec = {**raw, "batch_size": job.spec.batch_size}
     devices = choose_devices(options.device, options.data, options.corpus)
-    scoring = open_scoring(options, {**raw, "batch_size": job.spec.batch_size}, devices[0])
-    if scoring.restore(job.fits):
+    # in the folder `kept` are the single scores of a scoring that was stopped
+    kept = options.cache and find_entry(options.cache, options.model, spec, options.data, devices[0], options.corpus)
+    entry = kept and kept.with_suffix(".jsonl")
+    if entry and copy_entry(entry, options.out, spec, job.fits):
+        print(f"scored before with the same model, data and format: {entry}", flush=True)  # noqa: T201
         return
     started = time.monotonic()
     model = job.load(options.model, devices)
     loaded = time.monotonic()
-    scored = job.score(model, scoring.kept)
+    scored = job.score(model, kept)
     speed = describe_speed(started, loaded, scored.unit, scored.count)
-    scoring.write(scored.rows, {**speed, **scored.facts})
+    write_text(options.out / SCORES, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scored.rows))
+    write_json(options.out / FACTS, {**describe_scoring(options.model, spec, devices[0]), **speed, **scored.facts})
+    if kept and entry:
+        keep_entry(entry, options.out)
+        shutil.rmtree(kept, ignore_errors=True)
 
 
 def describe_speed(started: float, loaded: float, unit: str = "", count: int = 0) -> dict[str, Any]:
@@ -139,21 +148,15 @@ def predict(argv: list[str]) -> int:
     if facts and options.rows:  # for orch, which says what was cut; a pipe gets scores alone
         sys.stdout.write(f"orch-facts {json.dumps(facts)}\n")
     if embeds and not options.vectors:
-        sys.stdout.write(json.dumps(compare_all(found), ensure_ascii=False) + "\n")
+        queries, documents = ([one for one in found if one["kind"] == kind] for kind in ("query", "document"))
+        cosines = [
+            {"query": query["text"], "document": document["text"], "score": float(query["vector"] @ document["vector"])}
+            for query in queries
+            for document in documents
+        ]
+        sys.stdout.write(json.dumps(cosines, ensure_ascii=False) + "\n")
         return 0
     if embeds:
         found = [{"text": one["text"], "vector": one["vector"].tolist()} for one in found]
     sys.stdout.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
     return 0
-
-
-def compare_all(texts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the cosine of every query with every document, query by query."""
-    sides: dict[str, list[dict[str, Any]]] = {"query": [], "document": []}
-    for one in texts:
-        sides[one["kind"]].append(one)
-    return [
-        {"query": query["text"], "document": document["text"], "score": float(query["vector"] @ document["vector"])}
-        for query in sides["query"]
-        for document in sides["document"]
-    ]

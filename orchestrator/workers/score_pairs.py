@@ -9,12 +9,13 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from orchestrator.workers import score_store
 from orchestrator.workers.environment import Progress
 from orchestrator.workers.eval_files import pick_texts
 from orchestrator.workers.failure import WorkerError
@@ -22,15 +23,7 @@ from orchestrator.workers.folders import open_fresh, write_json
 from orchestrator.workers.pool import choose_devices, open_reader
 from orchestrator.workers.reranker.scoring import Key, Scorer, build_scorer, parse_scorer
 from orchestrator.workers.score import build_parser, describe_speed
-from orchestrator.workers.score_store import (
-    FACTS,
-    SCORES,
-    Journal,
-    describe_scoring,
-    digest_key,
-    find_entry,
-    open_journal,
-)
+from orchestrator.workers.score_store import FACTS, SCORES, Journal, digest_key, find_entry, open_journal
 from orchestrator.workers.specs import load_raw_spec
 
 BLOCK = 8192
@@ -54,19 +47,18 @@ class PairFile:
         row: dict[str, str] = json.loads(self.stream.readline())
         return row
 
-    def where(self, digest: bytes) -> str:
-        """Return the place of a pair's first line, for a message."""
-        self.stream.seek(0)
-        above = self.stream.read(self.firsts[digest][1]).count(b"\n")
-        return f"{self.path}:{above + 1}: pair {self.read(digest)['pid']}"
-
-    def identified(self) -> Iterator[tuple[str, bytes]]:
-        """Yield id and digest of every pair, in the order of the file."""
-        self.stream.seek(0)
-        for raw in self.stream:
-            if raw.strip():
-                row = json.loads(raw)
-                yield row["pid"], digest_key(row["query"], row["document"])
+    def require_finite(self, found: Sequence[tuple[bytes, float]]) -> None:
+        """Raise WorkerError, which names the pair, for a score of NaN or infinity."""
+        for digest, score in found:
+            if not math.isfinite(score):
+                row = self.read(digest)
+                self.stream.seek(0)
+                line = self.stream.read(self.firsts[digest][1]).count(b"\n") + 1
+                raise WorkerError(
+                    f"{self.path}:{line}: pair {row['pid']}: the teacher gives {score} for the query "
+                    f"{row['query'][:_SHOWN]!r} and the document {row['document'][:_SHOWN]!r}: its weights or its "
+                    "precision are broken"
+                )
 
 
 def read_pair_file(path: Path) -> PairFile:
@@ -79,24 +71,19 @@ def read_pair_file(path: Path) -> PairFile:
     offset = 0
     for number, raw in enumerate(stream, start=1):
         if raw.strip():
-            query, document = parse_pair(raw, f"{path}:{number}")
-            firsts.setdefault(digest_key(query, document), (len(query) + len(document), offset))
+            try:
+                row = json.loads(raw)
+            except ValueError:
+                row = None
+            texts = pick_texts(row, ("pid", "query", "document")) if isinstance(row, dict) else None
+            if texts is None:
+                shape = '{"pid", "query", "document"} with three texts'
+                raise WorkerError(f"{path}:{number}: not {shape}; write the pairs again")
+            firsts.setdefault(digest_key(*texts[1:]), (len(texts[1]) + len(texts[2]), offset))
         offset += len(raw)
     if not firsts:
         raise WorkerError(f"{path}: nothing to score")
     return PairFile(path, stream, firsts)
-
-
-def parse_pair(raw: bytes, where: str) -> tuple[str, str]:
-    """Return query and document of one line. Raises WorkerError for any other line."""
-    try:
-        row = json.loads(raw)
-    except ValueError:
-        row = None
-    texts = pick_texts(row, ("pid", "query", "document")) if isinstance(row, dict) else None
-    if texts is None:
-        raise WorkerError(f'{where}: not {{"pid", "query", "document"}} with three texts; write the pairs again')
-    return texts[1], texts[2]
 
 
 def find_journal(kept: Path, model: str, raw: dict[str, Any], device: str) -> Path | None:
@@ -131,30 +118,20 @@ def score_missing(pairs: PairFile, journal: Journal, load: Callable[[], Scorer])
         keys = [Key(row["query"], row["document"]) for row in rows]
         for places, scores in scorer.score_keys(keys, known):
             found = [(block[place], score) for place, score in zip(places, scores, strict=True)]
-            require_finite(pairs, found)
+            pairs.require_finite(found)
             journal.append(found)
             progress.advance(len(found))
-    return {**facts, **describe_speed(started, loaded, "pairs", facts["scored_now"]), **scorer.facts}
-
-
-def require_finite(pairs: PairFile, found: Sequence[tuple[bytes, float]]) -> None:
-    """Raise WorkerError for a score of NaN or infinity."""
-    for digest, score in found:
-        if not math.isfinite(score):
-            row = pairs.read(digest)
-            raise WorkerError(
-                f"{pairs.where(digest)}: the teacher gives {score} for the query {row['query'][:_SHOWN]!r} and the "
-                f"document {row['document'][:_SHOWN]!r}: its weights or its precision are broken"
-            )
+    return {**facts, **describe_speed(started, loaded, "pairs", facts["scored_now"]), **scorer.reader.facts}
 
 
 def write_scores(pairs: PairFile, scores: dict[bytes, float], out: Path) -> dict[str, Any]:
     """Write scores.jsonl whole, by rename, and return what its scores are like."""
     lowest, highest, total, count = math.inf, -math.inf, 0.0, 0
     with open_fresh(out / SCORES) as stream:
-        for pid, digest in pairs.identified():
-            score = scores[digest]
-            stream.write(json.dumps({"pid": pid, "score": score}) + "\n")
+        pairs.stream.seek(0)
+        for row in map(json.loads, filter(bytes.strip, pairs.stream)):
+            score = scores[digest_key(row["query"], row["document"])]
+            stream.write(json.dumps({"pid": row["pid"], "score": score}) + "\n")
             lowest, highest, total, count = min(lowest, score), max(highest, score), total + score, count + 1
     return {"pairs": count, "min": lowest, "mean": total / count, "max": highest, "constant": lowest == highest}
 
@@ -183,5 +160,5 @@ def main(argv: list[str]) -> int:
     if facts.get("head") == "new":
         sys.stderr.write(f"{options.model} has no trained head: its scores are random\n")
     facts |= {"unique_pairs": len(pairs.firsts), "cache": str(entry) if entry else None}
-    write_json(options.out / FACTS, {**describe_scoring(options.model, raw, device), **spread, **facts})
+    write_json(options.out / FACTS, {**score_store.describe_scoring(options.model, raw, device), **spread, **facts})
     return 0

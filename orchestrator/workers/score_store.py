@@ -6,7 +6,6 @@ that holds other rows than are asked for, counts as absent.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import fcntl
@@ -14,7 +13,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import stat
 import sys
 import zlib
@@ -35,44 +33,6 @@ WAY = 2  # raised when another way of computing may change a score's last digits
 _LARGEST_BYTES = 1 << 31
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """One model scored by one spec into `out`; `entry` is where the cache keeps it, None without one."""
-
-    model: str
-    spec: dict[str, Any]
-    device: str
-    out: Path
-    entry: Path | None
-
-    @property
-    def kept(self) -> Path | None:
-        """The folder of the single scores of a scoring that was stopped."""
-        return self.entry and self.entry.with_suffix("")
-
-    def restore(self, fits: Fits) -> bool:
-        """Copy what the cache keeps into `out`, if `fits` says that its rows are right; tell whether it was done."""
-        if self.entry is None or not copy_entry(self.entry, self.out, self.spec, fits):
-            return False
-        print(f"scored before with the same model, data and format: {self.entry}", flush=True)  # noqa: T201
-        return True
-
-    def write(self, rows: Iterable[dict[str, Any]], facts: dict[str, Any]) -> None:
-        """Write the rows and, last, what was scored and how; keep both in the cache."""
-        write_text(self.out / SCORES, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        write_json(self.out / FACTS, {**describe_scoring(self.model, self.spec, self.device), **facts})
-        if self.entry is not None:
-            keep_entry(self.entry, self.out)
-            shutil.rmtree(self.entry.with_suffix(""), ignore_errors=True)
-
-
-def open_scoring(options: argparse.Namespace, spec: dict[str, Any], device: str) -> Scoring:
-    """Return what `options` ask for: model, data, out, and cache and corpus where they are given."""
-    cache = options.cache
-    place = find_entry(cache, options.model, spec, options.data, device, options.corpus) if cache else None
-    return Scoring(str(options.model), spec, device, Path(options.out), place and place.with_suffix(".jsonl"))
 
 
 def describe_scoring(model: str, spec: dict[str, Any], device: str) -> dict[str, Any]:
@@ -122,7 +82,10 @@ def copy_entry(entry: Path, out: Path, spec: dict[str, Any], fits: Fits = bool) 
     `fits` says whether the rows are those that are asked for.
     """
     try:
-        digest, _, content = _read(entry).decode().partition("\n")
+        with open(_open_own(entry, _READ), "rb") as stream:
+            if os.fstat(stream.fileno()).st_size > _LARGEST_BYTES:
+                return False
+            digest, _, content = stream.read().decode().partition("\n")
         if hashlib.sha256(content.encode()).hexdigest() != digest:
             return False
         facts, _, scores = content.partition("\n")
@@ -233,26 +196,15 @@ def _append_whole(descriptor: int, data: bytes) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-def _read(path: Path) -> bytes:
-    with open(_open_own(path, _READ), "rb") as stream:
-        if os.fstat(stream.fileno()).st_size > _LARGEST_BYTES:
-            raise OSError(f"{path} is too large")
-        return stream.read()
-
-
 def _open_own(path: Path, flags: int) -> int:
     """Open a file of the cache. Raises OSError for one that another user may have written."""
     descriptor = os.open(path, flags, 0o600)
     found = os.fstat(descriptor)
-    if stat.S_ISREG(found.st_mode) and _is_own(found):
+    others_may_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not others_may_write:
         return descriptor
     os.close(descriptor)
     raise OSError(errno.EPERM, "it is another user's, or others may write it")
-
-
-def _is_own(found: os.stat_result) -> bool:
-    """Tell whether nobody else may have written a file or a folder of the cache."""
-    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _parse(text: str | bytes) -> dict[str, Any]:
