@@ -18,7 +18,6 @@ _OFFSET_FAMILIES = frozenset(
 )
 # their positions are distances between tokens, whatever the config says
 _RELATIVE_FAMILIES = frozenset({"t5", "mt5", "umt5", "longt5", "funnel"})
-_AT_ONCE = 256
 TOKENIZED_AT_ONCE = 1000
 # what a batch takes on a CPU, whose caches overflow beyond it (docs/decisions/0051)
 CPU_TOKENS = 2048
@@ -57,39 +56,12 @@ def count_tokens(tokenizer: Any, texts: Sequence[str], *, special: bool = True) 
     return lengths
 
 
-class CutPairs:
-    """Counts, call by call, the pairs that are longer than what is read; `facts` is what scoring.json says of them."""
-
-    def __init__(self, encoder: Any) -> None:
-        """Count for a sentence-transformers CrossEncoder as it is loaded."""
-        transformer = encoder[0]
-        self._tokenizer, self._limit = transformer.tokenizer, transformer.max_seq_length
-        self._overhead = _find_overhead(transformer)
-        self.facts = {"pairs_counted": 0, "pairs_cut": 0, "reads_tokens": self._limit}
-
-    def add(self, pairs: Sequence[tuple[str, str]]) -> list[int]:
-        """Count these pairs, and return the tokens of each whole one."""
-        found: list[int] = []
-        for start in range(0, len(pairs), _AT_ONCE):
-            some = pairs[start : start + _AT_ONCE]
-            texts = list(dict.fromkeys(text for pair in some for text in pair))
-            lengths = dict(zip(texts, count_tokens(self._tokenizer, texts, special=False), strict=True))
-            found += [lengths[query] + lengths[document] + self._overhead for query, document in some]
-        self.facts["pairs_counted"] += len(found)
-        if self._limit:
-            self.facts["pairs_cut"] += sum(length > self._limit for length in found)
-        return found
-
-
-def _find_overhead(transformer: Any) -> int:
-    """Return how many tokens stand around the two texts: special ones, or the prompt of a chat template."""
-    tokenizer = transformer.tokenizer
-    if "message" not in transformer.modality_config:
-        return int(tokenizer.num_special_tokens_to_add(pair=True))
-    pair = [{"role": "query", "content": "0"}, {"role": "document", "content": "0"}]
-    whole = tokenizer.apply_chat_template(pair, tokenize=False)
-    length, single = count_tokens(tokenizer, [whole, "0"], special=False)
-    return length - 2 * single
+def count_texts(tokenizer: Any, texts: Sequence[str], longest: int, facts: dict[str, Any]) -> list[int]:
+    """Return the length of each whole text in tokens; `facts` counts all, and those longer than `longest`."""
+    lengths = count_tokens(tokenizer, texts)
+    facts["texts"] = facts.get("texts", 0) + len(lengths)
+    facts["texts_cut"] = facts.get("texts_cut", 0) + sum(length > longest for length in lengths)
+    return lengths
 
 
 @dataclass
@@ -128,7 +100,8 @@ class Reader:
                     value for start in range(0, len(batch), size) for value in self.run(batch[start : start + size])
                 ]
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                words = str(error).lower()
+                if not isinstance(error, MemoryError) and not any(said in words for said in _OUT_OF_MEMORY):
                     raise
             self.halve(size)
 
@@ -147,11 +120,6 @@ class Reader:
         cautions = [one for one in self.facts.get("cautions", ()) if not one.startswith(said.partition(":")[0])]
         self.facts["cautions"] = [*cautions, said]
         print(said, flush=True)  # noqa: T201
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether memory has run out, of a GPU or of the machine."""
-    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
 def plan_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:

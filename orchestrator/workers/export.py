@@ -19,7 +19,7 @@ from typing import Any
 
 from orchestrator.workers.embedding.folder import read_modules
 from orchestrator.workers.embedding.model import Encoder, build_text_reader
-from orchestrator.workers.engines.sentence_transformers import IDENTITY, write_head_files
+from orchestrator.workers.engines.sentence_transformers import IDENTITY, write_cross_encoder
 from orchestrator.workers.engines.transformers import load_tokenizer, release
 from orchestrator.workers.environment import may_load_pickles, read_versions, weight_options
 from orchestrator.workers.failure import WorkerError
@@ -107,13 +107,13 @@ def write_seq_cls(asked: Export, folder: Path) -> dict[str, Any]:
     model.config.sentence_transformers = {"activation_fn": IDENTITY}
     model.save_pretrained(folder)
     if native:
-        packaging.write_native_prompt(folder, replace(spec, scorer="qwen3-score-head"))
+        packaging.write_format(folder, replace(spec, scorer="qwen3-score-head"), source)
         return {"scorer": "qwen3-score-head", "task_type": "reranker"}
     if not (source / "scoring.json").is_file():  # a packaged model has its format in its chat template already
-        packaging.write_flagembedding_format(folder, spec, tokenizer)
+        packaging.write_format(folder, spec, source)
         packaging.write_exact_template(folder, spec, tokenizer, [("a query", "a document")])
         shutil.rmtree(folder / "1_LogitScore")
-    write_head_files(folder, tokenizer.pad_token_id)
+    write_cross_encoder(folder, pad_token_id=tokenizer.pad_token_id)
     length = formats.sequence_length(tokenizer, spec)
     return {"scorer": "cross-encoder", "max_length": length, "query_instruction": None, "passage_instruction": None}
 

@@ -215,7 +215,7 @@ def main(argv: list[str]) -> int:
         },
         "cautions": [
             *reader.facts.get("cautions", ()),
-            *(rescorer.scorer.facts.get("cautions", ()) if rescorer else ()),
+            *(rescorer.scorer.reader.facts.get("cautions", ()) if rescorer else ()),
         ],
     }
     write_json(options.out / "mining.json", {"version": 1, "models": models, **facts, "versions": read_versions()})

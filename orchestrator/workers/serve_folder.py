@@ -38,17 +38,16 @@ def write_served(model: Path, raw: dict[str, Any], folder: Path) -> None:
     if kind == "embedding" and not (folder / "modules.json").is_file():
         spec = parse_embedding_spec(raw, "the scoring spec")
         write_modules(folder, settle(spec, str(model), folder, read_json(folder / "config.json"), None), None)
-    elif raw["scorer"] == "flag-llm-reranker":
+    elif kind == "reranker" and raw["scorer"] != "cross-encoder":
         pairs = parse_spec(raw, "the scoring spec")
-        tokenizer = load_tokenizer(model, trust_remote_code=pairs.trust_remote_code)
-        found = packaging.write_flagembedding_format(folder, pairs, tokenizer)
-        if not packaging.write_exact_template(folder, pairs, tokenizer, EXAMPLES):
+        found = packaging.write_format(folder, pairs, model)
+        trained = load_tokenizer(model, trust_remote_code=pairs.trust_remote_code)
+        flag = pairs.scorer == "flag-llm-reranker"
+        if flag and not packaging.write_exact_template(folder, pairs, trained, EXAMPLES):
             raise WorkerError(
                 f"{model}: its tokenizer joins tokens across the parts of FlagEmbedding's prompt, so that a server's "
                 "chat template only comes near it: load it with FlagEmbedding"
             )
-    elif kind == "reranker" and raw["scorer"] != "cross-encoder":
-        found = packaging.write_format(folder, parse_spec(raw, "the scoring spec"))
     write_json(folder / "scoring.json", {**raw, **found})
 
 

@@ -104,12 +104,10 @@ def load_model(settings: Settings) -> Any:
     labels, for a `max_length` beyond the encoder's positions, and what `load_formatted_head` raises.
     """
     trust: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
-    if settings.format is not None:
-        return load_formatted_head(
-            settings.model, settings.format, max_length=settings.max_length, device="cpu", **trust
-        )
-    name_head(settings.model, **trust)
     spec = ScoringSpec("cross-encoder", max_length=settings.max_length, **trust)
+    if settings.format is not None:
+        return load_formatted_head(settings.model, settings.format, spec, "cpu")
+    name_head(settings.model, **trust)
     model = open_cross_encoder(settings.model, spec, "cpu")
     positions = getattr(model.model.config, "max_position_embeddings", None)
     if positions and settings.max_length > positions:

@@ -8,9 +8,9 @@ import shutil
 import pytest
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.reranker.formats import PairFormat, build_format_template
+from orchestrator.workers.reranker.formats import PairFormat
 from orchestrator.workers.reranker.scoring import load_formatted_head, load_scorer
-from orchestrator.workers.specs import parse_spec
+from orchestrator.workers.specs import ScoringSpec, parse_spec
 
 PLAIN = PairFormat("query: {}", "document: {}", " ", "</s>")
 STRANGE = PairFormat('jinja {{ x }} {% raw %} "{}" \\ 🙂 {#', "文档\n{} }} %}", "\n\n", "<|im_end|>")
@@ -40,7 +40,9 @@ def tokenizer(decoder):
 
 @pytest.fixture(scope="module", params=[PLAIN, STRANGE], ids=["plain", "strange"])
 def loaded(request, decoder):
-    return request.param, load_formatted_head(str(decoder), request.param, max_length=MAX_LENGTH, device="cpu")
+    return request.param, load_formatted_head(
+        str(decoder), request.param, ScoringSpec("formatted-head", max_length=MAX_LENGTH), "cpu"
+    )
 
 
 def write(pair_format, query, document):
@@ -126,7 +128,7 @@ def test_a_saved_model_gives_the_same_scores_to_a_plain_cross_encoder_and_to_the
     spec = {"scorer": "formatted-head", "max_length": MAX_LENGTH, **vars(pair_format)}
     scorer = load_scorer(str(tmp_path), parse_spec(spec, "spec"), "cpu")
     assert furthest(scorer.score(PAIRS, None), scores) < 1e-5
-    assert scorer.facts["head"] == "pretrained"
+    assert scorer.reader.facts["head"] == "pretrained"
 
 
 def test_a_text_alone_is_tokenized_as_it_is_for_the_trainers_statistics(loaded, tokenizer):
@@ -139,14 +141,14 @@ def test_a_text_alone_is_tokenized_as_it_is_for_the_trainers_statistics(loaded, 
 
 def test_a_base_without_a_head_gets_the_same_one_every_time(loaded, decoder):
     pair_format, encoder = loaded
-    again = load_formatted_head(str(decoder), pair_format, max_length=MAX_LENGTH, device="cpu")
+    again = load_formatted_head(str(decoder), pair_format, ScoringSpec("formatted-head", max_length=MAX_LENGTH), "cpu")
     assert furthest(predict(again, 4), predict(encoder, 4)) < 1e-6
     assert again[0].model.config.pad_token_id == again.tokenizer.pad_token_id is not None
 
 
 def test_a_special_token_that_is_the_padding_is_still_where_the_score_is_read(decoder, tokenizer):
     padded = PairFormat("{}", "{}", " ", "<|endoftext|>")
-    encoder = load_formatted_head(str(decoder), padded, max_length=MAX_LENGTH, device="cpu")
+    encoder = load_formatted_head(str(decoder), padded, ScoringSpec("formatted-head", max_length=MAX_LENGTH), "cpu")
     assert encoder.tokenizer.pad_token == "<|im_end|>"  # noqa: S105
     last = tokenizer.convert_tokens_to_ids("<|endoftext|>")
     features = encoder.preprocess(PAIRS)
@@ -160,18 +162,18 @@ def test_a_special_token_that_leaves_nothing_to_pad_with_is_refused(decoder, tmp
     path.write_text(json.dumps({**settings, "eos_token": "<|endoftext|>"}), encoding="utf-8")
     only = PairFormat("{}", "{}", " ", "<|endoftext|>")
     with pytest.raises(WorkerError, match="choose another special_token"):
-        load_formatted_head(str(tmp_path / "m"), only, max_length=MAX_LENGTH, device="cpu")
+        load_formatted_head(str(tmp_path / "m"), only, ScoringSpec("formatted-head", max_length=MAX_LENGTH), "cpu")
 
 
 @pytest.mark.parametrize("written", ["no slot", "{} and {}", ""])
 def test_a_format_without_exactly_one_slot_is_refused_by_name(written):
     with pytest.raises(WorkerError, match="document_format is .* exactly once"):
-        build_format_template(PairFormat("{}", written, " ", "</s>"))
+        _ = PairFormat("{}", written, " ", "</s>").template
 
 
 def test_a_length_without_room_for_the_texts_is_refused(decoder):
     with pytest.raises(WorkerError, match="max_length 5 is less than the"):
-        load_formatted_head(str(decoder), PLAIN, max_length=5, device="cpu")
+        load_formatted_head(str(decoder), PLAIN, ScoringSpec("formatted-head", max_length=5), "cpu")
 
 
 def test_a_spec_must_name_its_whole_format():
@@ -184,7 +186,9 @@ def test_a_decoder_of_the_second_family_reads_the_format_too(train_file, tmp_pat
 
     options = ["--like", "decoder", "--model-type", "qwen2", "--texts", str(train_file), "--out", str(tmp_path / "m")]
     assert tiny_model.main(options) == 0
-    encoder = load_formatted_head(str(tmp_path / "m"), PLAIN, max_length=MAX_LENGTH, device="cpu")
+    encoder = load_formatted_head(
+        str(tmp_path / "m"), PLAIN, ScoringSpec("formatted-head", max_length=MAX_LENGTH), "cpu"
+    )
     assert type(encoder[0].model).__name__ == "Qwen2ForSequenceClassification"
     assert len(encoder.tokenizer("</s>")["input_ids"]) > 1
     scores = predict(encoder, 4)

@@ -41,8 +41,8 @@ def test_scores_are_flagembeddings_own_at_every_length_and_side_of_padding(tmp_p
     found = scorer.score(pairs)
     assert max(abs(one - two) for one, two in zip(found, expected, strict=True)) < 1e-4
     assert max(expected) - min(expected) > 0.1
-    assert scorer.facts["logits"] == "last"
-    assert "cautions" not in scorer.facts
+    assert scorer.reader.facts["logits"] == "last"
+    assert "cautions" not in scorer.reader.facts
 
 
 def test_each_batch_runs_once_and_computes_one_position(decoder, spec):
@@ -77,8 +77,8 @@ def test_a_model_without_a_head_of_words_keeps_the_native_way_and_the_report_say
 
     monkeypatch.setattr(flagembedding, "open_reranker", open_without)
     scorer = load_scorer(str(decoder), spec, "cpu")
-    assert scorer.facts["logits"] == "all"
-    assert "the logits of all positions are computed" in scorer.facts["cautions"][0]
+    assert scorer.reader.facts["logits"] == "all"
+    assert "the logits of all positions are computed" in scorer.reader.facts["cautions"][0]
     pairs = draw_pairs(3)
     assert scorer.score(pairs) == pytest.approx(
         flagembedding.score_pairs(native(str(decoder), spec, "cpu"), pairs), abs=1e-4
@@ -97,7 +97,7 @@ def test_memory_that_runs_out_halves_the_batch_though_flagembedding_catches_runt
 
     monkeypatch.setattr(flagembedding.LastWords, "_compute", run_out)
     assert scorer.score(pairs) == pytest.approx(expected, abs=1e-4)
-    assert "memory ran out on cpu" in scorer.facts["cautions"][0]
+    assert "memory ran out on cpu" in scorer.reader.facts["cautions"][0]
 
 
 def test_another_error_ends_the_scoring_instead_of_being_tried_for_ever(decoder, spec, monkeypatch):

@@ -16,6 +16,7 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds import reranker as reranker_kind
 from orchestrator.workers.reranker.formats import PairFormat
 from orchestrator.workers.reranker.scoring import load_formatted_head, load_scorer
+from orchestrator.workers.specs import ScoringSpec
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import Trained, copy_with, load_spec, package_arguments
 from tests.workers.pinned import check_pinned
@@ -51,7 +52,7 @@ def load_untrained(base, scorer):
     from torch import nn
 
     if scorer == DECODER:
-        return load_formatted_head(str(base), FORMAT, max_length=MAX_LENGTH, device="cpu")
+        return load_formatted_head(str(base), FORMAT, ScoringSpec("formatted-head", max_length=MAX_LENGTH), "cpu")
     torch.manual_seed(42)
     return CrossEncoder(str(base), num_labels=1, max_length=MAX_LENGTH, activation_fn=nn.Identity(), device="cpu")
 

@@ -214,9 +214,9 @@ def test_a_fully_trained_model_without_pad_token_and_cache_is_packaged_fit_for_b
 def test_a_base_without_a_head_gets_the_same_new_one_each_time(decoder, trained):
     spec = load_spec(trained[HEAD].scoring)
     first, again = (load_scorer(str(decoder), spec, "cpu") for _ in range(2))
-    assert first.facts["head"] == "new"
+    assert first.reader.facts["head"] == "new"
     assert first.score(PAIRS, None) == again.score(PAIRS, None)
-    assert load_scorer(str(trained[HEAD].model), spec, "cpu").facts["head"] == "pretrained"
+    assert load_scorer(str(trained[HEAD].model), spec, "cpu").reader.facts["head"] == "pretrained"
 
 
 def refuse(trained, eval_file, out, **changes):

@@ -131,7 +131,7 @@ def test_the_rest_of_a_process_that_dies_is_done_by_the_others(shared, number, t
             victim.send_signal(signal.SIGKILL)
         found.update(zip(places, scores, strict=True))
     assert [found[place] for place in range(len(KEYS))] == expected
-    assert shared.facts["cautions"] == [
+    assert shared.reader.facts["cautions"] == [
         "the process on cpu ended with -9 while it scored: the others have done its rest"
     ]
 

@@ -9,7 +9,7 @@ from orchestrator.workers import score
 from orchestrator.workers.batches import Reader
 from orchestrator.workers.eval_files import Candidate, read_candidates
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.reranker.formats import NATIVE_PREFIX, NATIVE_SUFFIX, REFERENCES, native_chat_template
+from orchestrator.workers.reranker.formats import NATIVE_PREFIX, NATIVE_SUFFIX, REFERENCES, write_native
 from orchestrator.workers.reranker.score import score_candidates
 from orchestrator.workers.reranker.scoring import Scorer
 from orchestrator.workers.specs import DEFAULT_INSTRUCTION
@@ -80,7 +80,7 @@ def test_the_native_template_keeps_an_instruction_with_braces_as_it_is(decoder):
     from transformers import AutoTokenizer
 
     messages = [{"role": "query", "content": "q {{"}, {"role": "document", "content": "d"}]
-    template = native_chat_template('say "{{ 1 }}"')
+    template = write_native('say "{{ 1 }}"').template
     text = AutoTokenizer.from_pretrained(decoder).apply_chat_template(messages, tokenize=False, chat_template=template)
     assert '<Instruct>: say "{{ 1 }}"\n<Query>: q {{\n<Document>: d<|im_end|>' in text
 

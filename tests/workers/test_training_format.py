@@ -9,11 +9,9 @@ from orchestrator.workers.eval_files import AWKWARD
 from orchestrator.workers.reranker.formats import (
     NATIVE_SUFFIX,
     build_chat_template,
-    cut_native,
-    encode_native,
     encode_pair,
     is_cut,
-    native_chat_template,
+    write_pair,
 )
 from orchestrator.workers.specs import parse_spec
 from tests.workers.conftest import load_spec
@@ -122,16 +120,17 @@ def test_an_unknown_scorer_or_a_length_of_zero_is_refused():
 def test_qwen3_rerankers_template_gives_the_ids_of_its_prompt_for_any_text(tokenizers):
     trained, _ = tokenizers
     spec = parse_spec({"scorer": "qwen3-native", "instruction": 'Find "laws" {{ now }}', "max_length": 4096}, "here")
-    template = native_chat_template(spec.effective_instruction)
+    native = write_pair(spec)
     pairs = [*random_texts(300), *AWKWARD]
-    other = [pair for pair in pairs if render_ids(trained, *pair, template) != encode_native(trained, spec, *pair)]
+    other = [pair for pair in pairs if render_ids(trained, *pair, native.template) != native.encode(trained, *pair)]
     assert other == []
 
 
 def test_a_native_prompt_that_is_cut_keeps_its_closing_words(tokenizers):
     trained, _ = tokenizers
     spec = parse_spec({"scorer": "qwen3-native", "max_length": 120}, "here")
-    ids = cut_native(trained, spec, "who", "a word " * 200)
+    native = write_pair(spec)
+    ids = native.cut(trained, "who", "a word " * 200, 120)
     assert len(ids) == 120
     assert trained.decode(ids).endswith(NATIVE_SUFFIX)
-    assert cut_native(trained, spec, "who", "a word") == encode_native(trained, spec, "who", "a word")
+    assert native.cut(trained, "who", "a word", 120) == native.encode(trained, "who", "a word")

@@ -76,9 +76,13 @@ def copy_modules(source: Path, target: Path, spec: EmbeddingSpec) -> list[tuple[
         (target / module.path).mkdir(parents=True, exist_ok=True)
         for path in (*place.glob("*.json"), *place.glob("*.safetensors")):
             shutil.copyfile(path, target / module.path / path.name)
+        said = read_json(place / "config.json")
         if module.kind == "Pooling":
-            write_pooling(target / module.path, source / module.path)
-        if module.kind == "Dense" and (said := read_json(place / "config.json")):
+            modes = (read_pooling(source, [module]) or "").split("+")
+            dims = said.get("word_embedding_dimension", said.get("embedding_dimension"))
+            include = said.get("include_prompt", True)
+            write_pooling(target / module.path, modes, dims, include_prompt=include)
+        if module.kind == "Dense" and said:
             # of a text's vector, as ever: before sentence-transformers 5 its class ends at the names themselves
             plain = {key: value for key, value in said.items() if (key, value) not in _DENSE_ON_VECTORS}
             write_json(target / module.path / "config.json", plain)
@@ -87,14 +91,10 @@ def copy_modules(source: Path, target: Path, spec: EmbeddingSpec) -> list[tuple[
     return [(one.path, OLD + one.kind if one.type.startswith(OWN) else one.type) for one in modules]
 
 
-def write_pooling(target: Path, source: Path) -> None:
+def write_pooling(target: Path, modes: Sequence[str | None], dims: int | None, *, include_prompt: bool = True) -> None:
     """Write a pooling in the keys that every version and vLLM read."""
-    config = read_json(source / "config.json")
-    said = config.get("pooling_mode")
-    modes = [said] if isinstance(said, str) else said
-    flags = {key: name in modes if modes else bool(config.get(key)) for name, key in POOLING_KEYS.items()}
-    dims = config.get("word_embedding_dimension", config.get("embedding_dimension"))
-    written = {"word_embedding_dimension": dims, **flags, "include_prompt": config.get("include_prompt", True)}
+    flags = {key: name in modes for name, key in POOLING_KEYS.items()}
+    written = {"word_embedding_dimension": dims, **flags, "include_prompt": include_prompt}
     write_json(target / "config.json", written)
 
 
@@ -163,14 +163,16 @@ def _load_dense(folder: Path, device: str) -> Any:
 END_TOKEN = "<|endoftext|>"  # noqa: S105  a token of text
 
 
-def build_end_processor(index: int) -> Any:
+def build_end_processor(tokenizer: Any, origin: str) -> Any:
     """Return the post-processor of https://huggingface.co/Qwen/Qwen3-Embedding-0.6B/blob/main/tokenizer.json.
 
     A post-processor, because every library that reads tokenizer.json then appends the token, once, and because
-    truncation leaves room for what a post-processor adds: a text that is cut keeps its end token.
+    truncation leaves room for what a post-processor adds: a text that is cut keeps its end token. Raises WorkerError
+    for a tokenizer without that token.
     """
     from tokenizers import processors
 
+    index = require_end_token(tokenizer, origin)
     return processors.Sequence(
         [
             processors.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False),
@@ -205,12 +207,6 @@ def appends_end_token(tokenizer: Any, origin: str) -> bool:
     raise WorkerError(f"{origin}: its tokenizer makes {added!r} of 'a'; a text ends with one {END_TOKEN} and no more")
 
 
-def ensure_end_token(tokenizer: Any, origin: str) -> None:
-    """Make the loaded tokenizer append the end token unless it does. Raises WorkerError where it cannot."""
-    if not appends_end_token(tokenizer, origin):
-        tokenizer.backend_tokenizer.post_processor = build_end_processor(require_end_token(tokenizer, origin))
-
-
 def append_end_token(folder: Path, *, trust_remote_code: bool = False) -> None:
     """Make the folder's tokenizer append the end token unless it does; nothing else in tokenizer.json changes.
 
@@ -225,18 +221,11 @@ def append_end_token(folder: Path, *, trust_remote_code: bool = False) -> None:
     if appends_end_token(tokenizer, str(folder)):
         return
     core = Tokenizer.from_file(str(path))
-    core.post_processor = build_end_processor(require_end_token(tokenizer, str(folder)))
+    core.post_processor = build_end_processor(tokenizer, str(folder))
     write_json(path, {**read_json(path), "post_processor": json.loads(core.to_str())["post_processor"]})
 
 
 MODULES = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
-
-
-def find_whole(spec: EmbeddingSpec, *trained: Path | None) -> Path | None:
-    """Return which folder of the training is a whole SentenceTransformer; ms-swift saves a transformer alone."""
-    if not spec.saves_modules:
-        return None
-    return next((folder for folder in trained if folder and (folder / "modules.json").is_file()), None)
 
 
 def settle(
@@ -273,16 +262,10 @@ def write_modules(folder: Path, spec: EmbeddingSpec, whole: Path | None) -> None
     if whole is not None:
         modules = copy_modules(whole, folder, spec)
     else:
-        modes = {key: name == spec.pooling for name, key in POOLING_KEYS.items()}
-        dims = read_json(folder / "config.json")["hidden_size"]
-        settings: dict[str, dict[str, Any]] = {
-            "1_Pooling/config.json": {"word_embedding_dimension": dims, **modes, "include_prompt": True},
-            # it has no settings, but a folder that modules.json names is there
-            "2_Normalize/config.json": {},
-            SETTINGS: {"max_seq_length": spec.max_length, "do_lower_case": False},
-        }
-        for name, value in settings.items():
-            write_json(folder / name, value)
+        write_pooling(folder / "1_Pooling", [spec.pooling], read_json(folder / "config.json")["hidden_size"])
+        # it has no settings, but a folder that modules.json names is there
+        write_json(folder / "2_Normalize" / "config.json", {})
+        write_json(folder / SETTINGS, {"max_seq_length": spec.max_length, "do_lower_case": False})
         modules = [(path, OLD + kind) for path, kind in MODULES if spec.normalize or kind != "Normalize"]
     prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
     sentence_transformers.write_modules(folder, modules, prompts=prompts, similarity_fn_name="cosine")

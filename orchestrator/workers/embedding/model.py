@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from orchestrator.workers.batches import Reader, count_tokens, find_longest, read_items
-from orchestrator.workers.embedding.folder import ensure_end_token
+from orchestrator.workers.batches import Reader, count_texts, find_longest, read_items
+from orchestrator.workers.embedding.folder import appends_end_token, build_end_processor
+from orchestrator.workers.engines.sentence_transformers import open_model
+from orchestrator.workers.engines.transformers import release
 from orchestrator.workers.environment import Progress, weight_options
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.specs import EmbeddingSpec
@@ -56,19 +59,23 @@ def load_encoder(
     own = is_sentence_transformer_model(model, local_files_only=local_files_only)
     options = {"trust_remote_code": spec.trust_remote_code, "local_files_only": local_files_only}
     if own:
-        weights = {"torch_dtype": spec.dtype, **weight_options(), **quantization}
-        encoder = SentenceTransformer(model, device=device, model_kwargs=weights, **options)
+        encoder = open_model("SentenceTransformer", model, device, spec.dtype, model_kwargs=quantization, **options)
         # a vector is cut by the spec, never by a setting of the folder
         encoder.truncate_dim = None
     else:
+        release()
         encoder = SentenceTransformer(modules=build_modules(model, spec, options, quantization), device=device)
-    pooling, tokenizer = name_pooling(encoder), encoder.tokenizer
+    tokenizer, modes = encoder.tokenizer, [one.pooling_mode for one in encoder if hasattr(one, "pooling_mode")]
+    # several are joined by a plus; a model without that module pools in another way
+    pooling = "other" if not modes else modes[0] if isinstance(modes[0], str) else "+".join(modes[0])
     if pooling == "lasttoken":
         tokenizer.padding_side = "left"
         # a folder that says how it pools is taken at its word where its tokenizer puts its own token last, and where a
         # training saved the two together
-        if spec.end_token and (not own or (not spec.saves_modules and adds_nothing(tokenizer))):
-            ensure_end_token(tokenizer, model)
+        plain, whole = (tokenizer("a", add_special_tokens=add)["input_ids"] for add in (False, True))
+        wants_end = spec.end_token and (not own or (not spec.saves_modules and list(plain) == list(whole)))
+        if wants_end and not appends_end_token(tokenizer, model):
+            tokenizer.backend_tokenizer.post_processor = build_end_processor(tokenizer, model)
     config = getattr(encoder[0], "config", None)
     longest = find_longest(config) or getattr(config, "max_position_embeddings", None)
     encoder.max_seq_length = min(spec.max_length, longest) if longest and longest > 0 else spec.max_length
@@ -138,19 +145,6 @@ def keep_layers(encoder: Any, kept: Sequence[int]) -> None:
     inner.config.num_hidden_layers = len(kept)
 
 
-def name_pooling(encoder: Any) -> str:
-    """Return the pooling of the loaded model, several joined by a plus, or `other` for one without that module."""
-    modes = [module.pooling_mode for module in encoder if hasattr(module, "pooling_mode")]
-    if not modes:
-        return "other"
-    return modes[0] if isinstance(modes[0], str) else "+".join(modes[0])
-
-
-def adds_nothing(tokenizer: Any) -> bool:
-    """Tell whether the tokenizer puts no special tokens around a text."""
-    return list(tokenizer("a")["input_ids"]) == list(tokenizer("a", add_special_tokens=False)["input_ids"])
-
-
 def build_text_reader(encoder: Encoder, device: str) -> Reader:
     """Return the reader of texts that have their prompts already, which gives float32 vectors as the model does."""
     import numpy as np
@@ -162,13 +156,8 @@ def build_text_reader(encoder: Encoder, device: str) -> Reader:
         vectors = encode(fitting, batch_size=len(texts), prompt="", show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)[:, : encoder.spec.truncate_dim]
 
-    def count(texts: Sequence[str]) -> list[int]:
-        lengths = count_tokens(tokenizer, texts)
-        facts["texts"] += len(lengths)
-        facts["texts_cut"] += sum(length > encoder.max_length for length in lengths)
-        return lengths
-
     facts = {"texts": 0, "texts_cut": 0, **encoder.facts}
+    count = partial(count_texts, tokenizer, longest=encoder.max_length, facts=facts)
     return Reader(count, run, encoder.max_length, encoder.spec.batch_size, device, facts)
 
 

@@ -32,35 +32,15 @@ DOCUMENTS_AT_ONCE = 65_536  # so many cosines are in memory
 CANDIDATES = 100  # of a query, by the dense vector: ColBERT's vectors of a whole corpus fill the memory
 # as the training adds them up (EncoderOnlyEmbedderM3Model.ensemble_score): dense, sparse, ColBERT
 WEIGHTS = [1.0, 0.3, 1.0]
+Ranked = list[tuple[int, float]]
 NAMES = {"colbert": "colbert", "sum": "colbert+sparse+dense"}  # the part → FlagEmbedding's name of its scores
 
 
 @dataclass(frozen=True)
-class EmbeddingJob:
-    """What a retrieval and a comparison of pairs have in common."""
+class RetrievalJob:
+    """Queries, and the corpus that they search, by cosine."""
 
     spec: EmbeddingSpec
-
-    def load(self, model: str, devices: Sequence[str]) -> Any:
-        """Return the reader of the embedding model's texts."""
-        return open_reader(model, self.spec, devices)
-
-    def embed(self, reader: Reader, queries: Sequence[str], documents: Sequence[str]) -> tuple[Any, Any, Any]:
-        """Return the vectors of both sides, and what scoring.json says of them."""
-        vectors = encode_texts(reader, [*map(self.spec.wrap_query, queries), *map(self.spec.wrap_document, documents)])
-        return vectors[: len(queries)], vectors[len(queries) :], {"dims": int(vectors.shape[1])}
-
-
-def finish(rows: list[dict[str, Any]], reader: Reader, facts: dict[str, Any]) -> Scored:
-    """Return the rows with all facts."""
-    spread = describe_range([row["score"] for row in rows], SAME_COSINE)
-    return Scored(rows, {**facts, **spread, **reader.facts}, "texts", reader.facts["texts"])
-
-
-@dataclass(frozen=True)
-class RetrievalJob(EmbeddingJob):
-    """Queries, and the corpus that they search."""
-
     queries: list[Text]
     documents: list[Text]
 
@@ -71,17 +51,30 @@ class RetrievalJob(EmbeddingJob):
         wanted = [query.id for query in self.queries]
         return found == wanted and all(row["docid"] in documents for row in rows) and all_scored(rows)
 
-    def score(self, loaded: Reader, kept: Path | None = None) -> Scored:  # noqa: ARG002  texts are read anew
+    def load(self, model: str, devices: Sequence[str]) -> Any:
+        """Return the reader of the embedding model's texts."""
+        return open_reader(model, self.spec, devices)
+
+    def rank(self, loaded: Any, queries: list[str], documents: list[str]) -> tuple[Iterable[Ranked], dict[str, Any]]:
+        """Return each query's documents, as places in the corpus with their scores, the best first; and facts."""
+        vectors = encode_texts(loaded, [*queries, *documents])
+        nearest = find_nearest(vectors[: len(queries)], vectors[len(queries) :], DEPTH)
+        ranked = (list(zip(places.tolist(), scores.tolist(), strict=True)) for places, scores in nearest)
+        return ranked, {"dims": int(vectors.shape[1]), **loaded.facts}
+
+    def score(self, loaded: Any, kept: Path | None = None) -> Scored:  # noqa: ARG002  texts are read anew
         """Return the best `DEPTH` documents of the corpus for each query."""
-        texts = ([query.text for query in self.queries], [document.text for document in self.documents])
-        queries, documents, facts = self.embed(loaded, *texts)
-        rows = [
-            {"qid": query.id, "docid": self.documents[position].id, "score": score}
-            for query, (positions, scores) in zip(self.queries, find_nearest(queries, documents, DEPTH), strict=True)
-            for position, score in zip(positions.tolist(), scores.tolist(), strict=True)
+        queries = [self.spec.wrap_query(query.text) for query in self.queries]
+        documents = [self.spec.wrap_document(document.text) for document in self.documents]
+        ranked, facts = self.rank(loaded, queries, documents)
+        rows: list[dict[str, Any]] = [
+            {"qid": query.id, "docid": self.documents[place].id, "score": score}
+            for query, found in zip(self.queries, ranked, strict=True)
+            for place, score in found
         ]
-        sizes = {"kind": "retrieval", "queries": len(queries), "documents": len(documents), "depth": DEPTH}
-        return finish(rows, loaded, {**sizes, **facts})
+        facts |= {"kind": "retrieval", "queries": len(queries), "documents": len(documents), "depth": DEPTH}
+        spread = describe_range([row["score"] for row in rows], SAME_COSINE)
+        return Scored(rows, {**facts, **spread}, "texts", facts.get("texts", len(queries) + len(documents)))
 
 
 def find_nearest(queries: Any, documents: Any, count: int) -> Iterator[tuple[Any, Any]]:
@@ -135,53 +128,34 @@ class HeadsJob(RetrievalJob):
         """Return BGEM3FlagModel, on the first device. Raises WorkerError for a folder without the heads."""
         return flagembedding.open_m3(model, self.spec, devices[0])
 
-    def score(self, loaded: Any, kept: Path | None = None) -> Scored:  # noqa: ARG002  texts are read anew
-        """Return the best documents of each query: of the whole corpus by sparse weights, else of its candidates."""
-        queries = [self.spec.wrap_query(query.text) for query in self.queries]
-        documents = [self.spec.wrap_document(document.text) for document in self.documents]
+    def rank(self, loaded: Any, queries: list[str], documents: list[str]) -> tuple[Iterable[Ranked], dict[str, Any]]:
+        """Return the documents of each query: of the whole corpus by sparse weights, else of its candidates."""
         sparse = self.spec.part == "sparse"
-        ours = flagembedding.ask_m3(loaded, self.spec, queries, sparse=sparse, colbert=False)
-        theirs = flagembedding.ask_m3(loaded, self.spec, documents, sparse=sparse, colbert=False)
-        ranked: Iterable[list[tuple[int, float]]]
-        if sparse:
-            ranked = rank_sparse(ours["lexical_weights"], theirs["lexical_weights"])
-        else:
-            nearest = [places.tolist() for places, _ in find_nearest(to_unit(ours), to_unit(theirs), CANDIDATES)]
-            ranked = self.rank_candidates(loaded, queries, documents, nearest)
-        rows: list[dict[str, Any]] = [
-            {"qid": query.id, "docid": self.documents[place].id, "score": score}
-            for query, found in zip(self.queries, ranked, strict=True)
-            for place, score in sorted(found, key=lambda one: (-one[1], one[0]))[:DEPTH]
-        ]
-        sizes = {"kind": "retrieval", "queries": len(queries), "documents": len(documents), "depth": DEPTH}
+        asked = {"batch_size": self.spec.batch_size, "max_length": self.spec.max_length, "return_sparse": sparse}
+        ours, theirs = (loaded.encode(texts, **asked) for texts in (queries, documents))
         facts = {"dtype_used": self.spec.dtype, "part": self.spec.part, "max_length": self.spec.max_length}
-        spread = describe_range([row["score"] for row in rows], SAME_COSINE)
-        return Scored(rows, {**sizes, **facts, **spread}, "texts", len(queries) + len(documents))
+        if sparse:
+            return rank_sparse(ours["lexical_weights"], theirs["lexical_weights"]), facts
+        first, second = (normalize(one["dense_vecs"].astype("float32")) for one in (ours, theirs))
+        nearest = [places.tolist() for places, _ in find_nearest(first, second, CANDIDATES)]
+        return self.rank_candidates(loaded, queries, documents, nearest), facts
 
     def rank_candidates(
         self, loaded: Any, queries: Sequence[str], documents: Sequence[str], nearest: Sequence[Sequence[int]]
-    ) -> list[list[tuple[int, float]]]:
-        """Return each query's candidates with their scores."""
+    ) -> Iterator[Ranked]:
+        """Yield each query's candidates with their scores."""
         length = self.spec.max_length
         lengths = {"max_query_length": length, "max_passage_length": length, "batch_size": self.spec.batch_size}
-        found = []
         for query, places in zip(queries, nearest, strict=True):
             pairs = [(query, documents[place]) for place in places]
             scores = loaded.compute_score(pairs, weights_for_different_modes=WEIGHTS, **lengths)
-            found.append(list(zip(places, map(float, scores[NAMES[str(self.spec.part)]]), strict=True)))
-        return found
-
-
-def to_unit(found: dict[str, Any]) -> Any:
-    """Return the dense vectors in unit length, float32."""
-    import numpy as np
-
-    return normalize(np.asarray(found["dense_vecs"], dtype=np.float32))
+            found = zip(places, map(float, scores[NAMES[str(self.spec.part)]]), strict=True)
+            yield sorted(found, key=lambda one: (-one[1], one[0]))
 
 
 def rank_sparse(
     queries: Sequence[dict[str, float]], documents: Sequence[dict[str, float]], count: int = DEPTH
-) -> Iterator[list[tuple[int, float]]]:
+) -> Iterator[Ranked]:
     """Yield, a query, its `count` best documents by lexical score (compute_lexical_matching_score), the best first.
 
     Documents that share no token with a query come last, with 0; equal scores in the order of positions. The scores of
@@ -206,22 +180,28 @@ def rank_sparse(
 
 
 @dataclass(frozen=True)
-class TextPairJob(EmbeddingJob):
+class TextPairJob:
     """Pairs of texts that are compared: the first is wrapped as a query, the second as a document."""
 
+    spec: EmbeddingSpec
     pairs: list[TextPair]
 
     def fits(self, rows: list[dict[str, Any]]) -> bool:
         """Tell whether the rows are those of the pairs."""
         return [row["pid"] for row in rows] == [pair.id for pair in self.pairs] and all_scored(rows)
 
+    def load(self, model: str, devices: Sequence[str]) -> Any:
+        """Return the reader of the embedding model's texts."""
+        return open_reader(model, self.spec, devices)
+
     def score(self, loaded: Reader, kept: Path | None = None) -> Scored:  # noqa: ARG002  texts are read anew
         """Return the cosine of each pair."""
-        texts = ([pair.text1 for pair in self.pairs], [pair.text2 for pair in self.pairs])
-        firsts, seconds, facts = self.embed(loaded, *texts)
-        cosines = (firsts * seconds).sum(axis=1).tolist()
+        firsts = [self.spec.wrap_query(pair.text1) for pair in self.pairs]
+        vectors = encode_texts(loaded, firsts + [self.spec.wrap_document(pair.text2) for pair in self.pairs])
+        cosines = (vectors[: len(firsts)] * vectors[len(firsts) :]).sum(axis=1).tolist()
         rows = [{"pid": pair.id, "score": score} for pair, score in zip(self.pairs, cosines, strict=True)]
-        return finish(rows, loaded, {"kind": "pair", "pairs": len(rows), **facts})
+        facts = {"kind": "pair", "pairs": len(rows), "dims": int(vectors.shape[1]), **loaded.facts}
+        return Scored(rows, {**facts, **describe_range(cosines, SAME_COSINE)}, "texts", loaded.facts["texts"])
 
 
 def open_job(raw: dict[str, Any], options: argparse.Namespace) -> Job:

@@ -20,6 +20,7 @@ def open_reranker(model: str, spec: ScoringSpec, device: str) -> Any:
     """
     import FlagEmbedding
 
+    release()
     options: dict[str, Any] = {
         "query_instruction_for_rerank": spec.query_instruction,
         "query_instruction_format": spec.query_instruction_format,
@@ -134,6 +135,7 @@ def embed(model: str, spec: EmbeddingSpec, texts: Sequence[str], device: str) ->
     import FlagEmbedding
     import numpy as np
 
+    release()
     options = {"use_fp16": False, "trust_remote_code": spec.trust_remote_code, "devices": [device]}
     pooling = POOLINGS[spec.pooling or "cls"]
     kind = FlagEmbedding.FlagLLMModel if pooling == "last_token" else FlagEmbedding.FlagModel
@@ -147,8 +149,6 @@ def embed(model: str, spec: EmbeddingSpec, texts: Sequence[str], device: str) ->
         # of its length it keeps some for the mark, and none of these texts is cut
         longest = spec.max_length + len(suffix)
         vectors[queries] = embedder.encode_queries(alone, batch_size=spec.batch_size, max_length=longest)
-    del embedder
-    release()
     return np.asarray(vectors, dtype=np.float32)
 
 
@@ -158,19 +158,9 @@ def embed_by_heads(model: str, spec: EmbeddingSpec, texts: Sequence[str], device
     Raises WorkerError for a folder without its heads.
     """
     embedder = open_m3(model, spec, device)
-    found = ask_m3(embedder, spec, texts, sparse=True, colbert=True)
-    del embedder
-    release()
+    asked: dict[str, Any] = {"batch_size": spec.batch_size, "max_length": spec.max_length}
+    found = embedder.encode(list(texts), **asked, return_sparse=True, return_colbert_vecs=True)
     return {name: list(found[name]) for name in ("dense_vecs", "lexical_weights", "colbert_vecs")}
-
-
-def ask_m3(embedder: Any, spec: EmbeddingSpec, texts: Sequence[str], *, sparse: bool, colbert: bool) -> dict[str, Any]:
-    """Return bge-m3's dense vectors, and what else is asked."""
-    asked = {"return_dense": True, "return_sparse": sparse, "return_colbert_vecs": colbert}
-    found: dict[str, Any] = embedder.encode(
-        list(texts), batch_size=spec.batch_size, max_length=spec.max_length, **asked
-    )
-    return found
 
 
 def open_m3(model: str, spec: EmbeddingSpec, device: str) -> Any:
@@ -182,6 +172,7 @@ def open_m3(model: str, spec: EmbeddingSpec, device: str) -> Any:
 
     if lacking := [name for name in HEADS if Path(model).is_dir() and not (Path(model) / name).is_file()]:
         raise WorkerError(f"{model} lacks {' and '.join(lacking)}: its sparse or ColBERT weights would be random")
+    release()
     dim = spec.colbert_dim or -1
     half = {"use_fp16": spec.dtype == "float16", "use_bf16": spec.dtype == "bfloat16"}
     options = {**half, "trust_remote_code": spec.trust_remote_code, "devices": [device], "colbert_dim": dim}

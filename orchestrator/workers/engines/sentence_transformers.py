@@ -11,6 +11,7 @@ saved beside the adapter, so that base and adapter together are the trained mode
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,39 +36,30 @@ LOGITS = {"method": "forward", "method_output_name": "logits"}
 CHAT = {"text": LOGITS, "message": {**LOGITS, "format": "flat"}}
 
 
-def write_words_files(folder: Path, true_token_id: int, false_token_id: int | None = None) -> None:
-    """Make the folder a causal language model whose score is one token's logit at the last position.
+def write_cross_encoder(
+    folder: Path, *, words: tuple[int, ...] = (), pad_token_id: int | None = None, chat: bool = True
+) -> None:
+    """Make the folder a CrossEncoder, which reads pairs in the chat template; without `chat` an encoder of two texts.
 
-    With a false token the score is how far the true token's logit is above that one's.
+    Its score is the one logit of its head, or with `words` the true token's logit at the last position, less that of
+    the false token if there is one. Without a `pad_token_id` a decoder with a head scores no batch of several pairs.
     """
-    write_transformer(folder, "text-generation", CHAT, "causal_logits")
-    tokens = {"true_token_id": true_token_id, "false_token_id": false_token_id}
-    write_json(folder / LOGIT_SCORE_FOLDER / "config.json", {**tokens, "module_input_name": "causal_logits"})
-    write_modules(folder, [("", TRANSFORMER), (LOGIT_SCORE_FOLDER, LOGIT_SCORE)])
-
-
-def write_head_files(folder: Path, pad_token_id: int | None) -> None:
-    """Make the folder a decoder with a head, whose score is its one logit at the last token of the chat template."""
-    write_transformer(folder, "sequence-classification", CHAT, "scores")
-    write_modules(folder, [("", TRANSFORMER)])
-    config = read_json(folder / "config.json")
-    if config.get("pad_token_id") is None:  # without it no batch of several pairs can be scored
-        write_json(folder / "config.json", {**config, "pad_token_id": pad_token_id})
-
-
-def write_encoder_files(folder: Path) -> None:
-    """Make the folder a sequence classifier whose score is its one logit."""
-    write_transformer(folder, "sequence-classification", {"text": LOGITS}, "scores")
-    write_modules(folder, [("", TRANSFORMER)])
-    # before sentence-transformers 6 the activation was read from here
-    own = {"activation_fn": IDENTITY, "version": read_versions().get("sentence-transformers")}
-    write_json(folder / "config.json", {**read_json(folder / "config.json"), "sentence_transformers": own})
-
-
-def write_transformer(folder: Path, task: str, modality: dict[str, Any], output: str) -> None:
-    """Write how the module over the language model is called."""
+    task, output = ("text-generation", "causal_logits") if words else ("sequence-classification", "scores")
+    modality = CHAT if chat else {"text": LOGITS}
     settings = {"transformer_task": task, "modality_config": modality, "module_output_name": output}
     write_json(folder / "sentence_bert_config.json", settings)
+    modules = [("", TRANSFORMER)]
+    if words:
+        tokens = dict(itertools.zip_longest(("true_token_id", "false_token_id"), words))
+        write_json(folder / LOGIT_SCORE_FOLDER / "config.json", {**tokens, "module_input_name": "causal_logits"})
+        modules.append((LOGIT_SCORE_FOLDER, LOGIT_SCORE))
+    write_modules(folder, modules)
+    config = read_json(folder / "config.json")
+    if pad_token_id is not None and config.get("pad_token_id") is None:
+        write_json(folder / "config.json", {**config, "pad_token_id": pad_token_id})
+    elif not chat:  # before sentence-transformers 6 the activation was read from here
+        own = {"activation_fn": IDENTITY, "version": read_versions().get("sentence-transformers")}
+        write_json(folder / "config.json", {**config, "sentence_transformers": own})
 
 
 def write_modules(folder: Path, modules: list[tuple[str, str]], **settings: Any) -> None:
@@ -89,21 +81,23 @@ def write_modules(folder: Path, modules: list[tuple[str, str]], **settings: Any)
     )
 
 
+def open_model(
+    kind: str, model: Path | str, device: str | None, dtype: str = "float32", *, trust_remote_code: bool, **more: Any
+) -> Any:
+    """Return a `SentenceTransformer` or `CrossEncoder` (`kind`) over a folder or hub id; `more` are its arguments."""
+    import sentence_transformers
+
+    release()
+    weights = {"torch_dtype": dtype, **weight_options(), **more.pop("model_kwargs", {})}
+    return getattr(sentence_transformers, kind)(
+        str(model), device=device, trust_remote_code=trust_remote_code, model_kwargs=weights, **more
+    )
+
+
 def predict(folder: Path, pairs: Sequence[tuple[str, str]], device: str, *, trust_remote_code: bool) -> list[float]:
     """Return the scores of the pairs in `CrossEncoder(folder).predict`, nothing else given but float32."""
-    from sentence_transformers import CrossEncoder
-
-    encoder = CrossEncoder(
-        str(folder),
-        device=device,
-        trust_remote_code=trust_remote_code,
-        model_kwargs={"torch_dtype": "float32", **weight_options()},
-        local_files_only=True,
-    )
-    scores = [float(value) for value in encoder.predict(list(pairs), batch_size=BATCH_SIZE, show_progress_bar=False)]
-    del encoder
-    release()
-    return scores
+    encoder = open_model("CrossEncoder", folder, device, trust_remote_code=trust_remote_code, local_files_only=True)
+    return [float(value) for value in encoder.predict(list(pairs), batch_size=BATCH_SIZE, show_progress_bar=False)]
 
 
 WEIGHTS = "adapter_model.safetensors"

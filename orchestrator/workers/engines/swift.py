@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ def open_engine(
     import torch
 
     swift = import_engine()
+    release()
     options = {
         "adapters": [] if adapter is None else [str(adapter)],
         "model_type": settings.model_type,
@@ -64,9 +65,8 @@ def import_engine() -> Any:
         raise WorkerError(f"ms-swift cannot be imported, and its model is verified in it: {error}") from error
 
 
-def build_messages(instruction: str | None, pair: Pair) -> list[dict[str, str]]:
+def build_messages(instruction: str | None, query: str, document: str) -> list[dict[str, str]]:
     """Return the pair as swift's rows hold it; the reranker's template takes the instruction from a system message."""
-    query, document = pair
     return [
         *([] if instruction is None else [{"role": "system", "content": instruction}]),
         {"role": "user", "content": query},
@@ -74,22 +74,26 @@ def build_messages(instruction: str | None, pair: Pair) -> list[dict[str, str]]:
     ]
 
 
+def infer(engine: Any, conversations: Sequence[list[dict[str, str]]], what: str, field: str) -> Iterator[Any]:
+    """Yield swift's response to each conversation, which has the `field`. Raises WorkerError when swift refuses one."""
+    swift = import_engine()
+    requests = [swift.InferRequest(messages=messages) for messages in conversations]
+    for number, response in enumerate(engine.infer(requests, swift.RequestConfig(), use_tqdm=False), start=1):
+        if not hasattr(response, field):
+            raise WorkerError(f"swift cannot {what} probe {number} of {len(requests)}: {response}")
+        yield response
+
+
 def score_in_engine(engine: Any, instruction: str | None, pairs: Sequence[Pair]) -> list[float]:
     """Return the raw score of each pair. Raises WorkerError when swift refuses one."""
-    swift = import_engine()
-    requests = [swift.InferRequest(messages=build_messages(instruction, pair)) for pair in pairs]
-    scores = []
-    for number, response in enumerate(engine.infer(requests, swift.RequestConfig(), use_tqdm=False), start=1):
-        if not hasattr(response, "choices"):
-            raise WorkerError(f"swift cannot score probe {number} of {len(pairs)}: {response}")
-        content = response.choices[0].message.content
-        scores.append(float(content[0]) if isinstance(content, list) and len(content) == 1 else math.nan)
-    return scores
+    asked = [build_messages(instruction, *pair) for pair in pairs]
+    contents = [found.choices[0].message.content for found in infer(engine, asked, "score", "choices")]
+    return [float(one[0]) if isinstance(one, list) and len(one) == 1 else math.nan for one in contents]
 
 
-def encode_in_engine(engine: Any, instruction: str | None, pair: Pair) -> list[int]:
+def encode_in_engine(engine: Any, instruction: str | None, *pair: str) -> list[int]:
     """Return the token ids that swift feeds for the pair."""
-    return list(engine.template.encode({"messages": build_messages(instruction, pair)})["input_ids"])
+    return list(engine.template.encode({"messages": build_messages(instruction, *pair)})["input_ids"])
 
 
 def embed(
@@ -103,12 +107,8 @@ def embed(
 
     # swift pads on the left when it infers, and a BERT's positions (and its first token) would move
     engine = open_engine(model, settings, device, adapter, single=True)
-    swift = import_engine()
-    requests = [swift.InferRequest(messages=[{"role": "user", "content": text}]) for text in texts]
     found = []
-    for number, response in enumerate(engine.infer(requests, swift.RequestConfig(), use_tqdm=False), start=1):
-        if not hasattr(response, "data"):
-            raise WorkerError(f"swift cannot embed probe {number} of {len(texts)}: {response}")
+    for response in infer(engine, [[{"role": "user", "content": text}] for text in texts], "embed", "data"):
         vector = response.data[0].embedding
         # PEFT calls a causal model inside its own wrapper past the hook by which swift pools
         if not isinstance(vector[0], float):
@@ -116,6 +116,4 @@ def embed(
                 f"{adapter or model}: swift gives a vector a token: it was not trained as an embedding model"
             )
         found.append(vector)
-    del engine
-    release()
     return np.asarray(found, dtype=np.float32)

@@ -22,6 +22,7 @@ def load_float32(
     """
     import transformers
 
+    release()
     model, info = getattr(transformers, loader).from_pretrained(
         folder,
         torch_dtype="float32",
@@ -43,6 +44,7 @@ def load_whole(
     """
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    release()
     speaks = task_type == "CAUSAL_LM" and not vectors
     use = NEW_HEAD if task_type == "SEQ_CLS" else WORDS if speaks else VECTORS
     require_whole(model, use, trust_remote_code=trust_remote_code)
@@ -65,7 +67,7 @@ def load_tokenizer(folder: Path | str, *, trust_remote_code: bool = False) -> An
 
 
 def release() -> None:
-    """Give back the memory of models that went out of scope."""
+    """Give back the memory of models that went out of scope, as every door does before it loads another."""
     import torch
 
     gc.collect()

@@ -10,22 +10,14 @@ as the plain way does, so that of its models every probe is compared.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from orchestrator.workers import verification_checks as verify
-from orchestrator.workers.engines import flagembedding, sentence_transformers, swift
-from orchestrator.workers.engines.transformers import (
-    HEAD_SEED,
-    load_float32,
-    load_tokenizer,
-    load_whole,
-    name_head,
-    release,
-)
+from orchestrator.workers.engines import flagembedding, sentence_transformers, swift, transformers
 from orchestrator.workers.eval_files import AWKWARD, EXAMPLES, Pair, PairProbe, build_pair_probes
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds import Described, Request
@@ -52,6 +44,11 @@ class RerankerSpec(ScoringSpec):
 
     tool: str = FLAG
     engine: swift.EngineSettings | None = None
+
+    @property
+    def reads_two_texts(self) -> bool:
+        """Whether the package is an encoder that joins query and document by its tokenizer alone."""
+        return self.scorer == "cross-encoder" and self.tool != FLAG
 
 
 def parse(request: Request) -> RerankerSpec:
@@ -116,22 +113,42 @@ class Subject:
         """The pairs of the probes."""
         return [probe.pair for probe in self.probes]
 
+    def load(self, folder: Path | str, **changes: Any) -> tuple[Any, tuple[str, ...]]:
+        """Return a model in float32 and the weights that its files lack; `changes` are settings of its config."""
+        loader = "AutoModelForCausalLM" if self.reference.by_words else "AutoModelForSequenceClassification"
+        trust = self.spec.trust_remote_code
+        return transformers.load_float32(loader, folder, self.request.device, trust_remote_code=trust, **changes)
+
+    def load_base(self) -> Any:
+        """Return the base, whose files fill it; a head that is new on purpose is drawn by the seed."""
+        request, task = self.request, "CAUSAL_LM" if self.reference.by_words else "SEQ_CLS"
+        trust = self.spec.trust_remote_code
+        return transformers.load_whole(request.base, task, "float32", request.device, trust_remote_code=trust)
+
+    def score(self, model: Any) -> list[float]:
+        """Return the probes' scores by the plain way."""
+        return self.reference.score(model, self.tokenizer, self.spec, self.pairs)
+
 
 def prepare(request: Request, spec: RerankerSpec, folder: Path) -> Subject:
     """Write format, lengths and modules for sentence-transformers. Raises WorkerError for a format that cannot be."""
     reference, flag = formats.REFERENCES[spec.scorer, spec.tool], spec.tool == FLAG
-    ids = {"max_seq_length": spec.max_length, **packaging.write_format(folder, spec)}
+    trained = request.find_tokenizer()
+    ids = {"max_seq_length": spec.max_length, **packaging.write_format(folder, spec, trained)}
     # what FlagEmbedding trained is encoded as its trainer did it, by that tokenizer
-    tokenizer = load_tokenizer(request.find_tokenizer() if flag else folder, trust_remote_code=spec.trust_remote_code)
+    tokenizer = transformers.load_tokenizer(trained if flag else folder, trust_remote_code=spec.trust_remote_code)
     probes = build_pair_probes(request.probes, tokenizer, spec.max_length)
     if spec.tool == SENTENCE:
-        probes.append(build_marked_probe(tokenizer, spec))
+        # texts that hold what the model's own input is made of (special tokens, its formats and their end) must change
+        # nothing about where an input ends, how it is padded, or at which token it is read
+        marks = " ".join(dict.fromkeys([*tokenizer.all_special_tokens[:5], spec.special_token]))
+        query = f"{marks} {spec.document_format} within".strip()
+        probes.append(PairProbe((query, f"ends in what ends the input {marks}{spec.special_token}"), "awkward"))
     pairs = [probe.pair for probe in probes]
     template: str | None = "exact"
     if spec.scorer == "flag-llm-reranker":
-        ids = packaging.write_flagembedding_format(folder, spec, tokenizer)
         template = "exact" if packaging.write_exact_template(folder, spec, tokenizer, pairs) else "approximate"
-    elif reads_two_texts(spec):
+    elif spec.reads_two_texts:
         template = None
     uncut = reference.find_uncut(tokenizer, spec, pairs)
     if spec.tool == SWIFT and len(uncut) < LEAST_PROBES:
@@ -142,37 +159,21 @@ def prepare(request: Request, spec: RerankerSpec, folder: Path) -> Subject:
     return Subject(request, spec, folder, reference, tokenizer, probes, uncut, template, ids)
 
 
-def build_marked_probe(tokenizer: Any, spec: ScoringSpec) -> PairProbe:
-    """Return a pair whose texts hold what the model's own input is made of: special tokens, its formats and their end.
-
-    Such a text must change nothing about where an input ends, how it is padded, or at which token it is read.
-    """
-    marks = " ".join(dict.fromkeys([*tokenizer.all_special_tokens[:5], spec.special_token]))
-    query = f"{marks} {spec.document_format} within".strip()
-    return PairProbe((query, f"ends in what ends the input {marks}{spec.special_token}"), "awkward")
-
-
 @dataclass(frozen=True)
 class Seen:
     """The scores of the probes by every way, and hashes of the parameters of base and trained model.
 
-    `plain` (the trained folder) and `sentence` (the package) have one score a probe; the others are of the probes at
-    `places`. `base`, `adapter` and `trained` are one way over three models; `native` is the tool that trained. `head`
-    says of each weight that the adapter holds whole whether it is the trained model's. `other_tokens` are documents
-    that the package's chat template writes otherwise than the training.
+    `ways` are scores by the place of the probe: of the `base`, the `model` (the trained folder), the `adapter` on its
+    base, the package in `sentence_transformers`, and what the tool that trained gives, under its name. `head` says of
+    each weight that the adapter holds whole whether it is the trained model's. `other_tokens` are documents that the
+    package's chat template writes otherwise than the training.
     """
 
-    plain: list[float]
+    ways: dict[str, dict[int, float]]
     hashes: dict[str, str]
     missing: tuple[str, ...]
-    sentence: list[float]
-    places: Sequence[int]
-    base: list[float]
     base_hashes: dict[str, str]
-    trained: list[float]
-    adapter: list[float] | None = None
     head: dict[str, bool] | None = None
-    native: list[float] | None = None
     other_tokens: list[str] | None = None
     facts: Mapping[str, Any] | None = None
 
@@ -180,48 +181,36 @@ class Seen:
 def observe(subject: Subject) -> Seen:
     """Score the probes by every way, one model in memory at a time."""
     request, spec, pairs = subject.request, subject.spec, subject.pairs
-    model, missing = load_trained(subject, request.model)
-    plain, hashes = score(subject, model), hash_parameters(model)
+    model, missing = subject.load(request.model)
+    plain, hashes = subject.score(model), hash_parameters(model)
     del model
-    release()
     # a decoder's instructions are in its chat template; an encoder has none, its user puts them in front
     texts = wrap_pairs(spec, pairs) if (spec.scorer, spec.tool) == ("cross-encoder", FLAG) else pairs
-    sentence = sentence_transformers.predict(
-        subject.folder, texts, request.device, trust_remote_code=spec.trust_remote_code
-    )
-    seen = {"plain": plain, "hashes": hashes, "missing": missing, "sentence": sentence, "trained": plain}
+    trust = spec.trust_remote_code
+    sentence = sentence_transformers.predict(subject.folder, texts, request.device, trust_remote_code=trust)
     # the tool comes last: importing swift changes classes of transformers
-    return Seen(**{**seen, "places": range(len(pairs)), **TOOLS[spec.tool].observe(subject, sentence)})
+    asked, found = TOOLS[spec.tool].observe(subject, sentence)
+    places = range(len(pairs)) if spec.tool != SWIFT else subject.uncut
+    ways = {name: dict(zip(places, scores, strict=True)) for name, scores in asked.items()}
+    ways |= {"model": dict(enumerate(plain)), "sentence_transformers": dict(enumerate(sentence))}
+    return Seen(ways, hashes, missing, **found)
 
 
-def load_trained(subject: Subject, folder: Path | str, **changes: Any) -> tuple[Any, tuple[str, ...]]:
-    """Return the model in float32 and the weights that its files lack; `changes` are settings of its config."""
-    loader = "AutoModelForCausalLM" if subject.reference.by_words else "AutoModelForSequenceClassification"
-    trust = subject.spec.trust_remote_code
-    return load_float32(loader, folder, subject.request.device, trust_remote_code=trust, **changes)
+# the scores of the tool's ways by name, and the rest of what is `Seen`
+Observed = tuple[dict[str, list[float]], dict[str, Any]]
 
 
-def score(subject: Subject, model: Any) -> list[float]:
-    """Return the probes' scores by the plain way."""
-    return subject.reference.score(model, subject.tokenizer, subject.spec, subject.pairs)
-
-
-def observe_flagembedding(subject: Subject, _sentence: Sequence[float]) -> dict[str, Any]:
+def observe_flagembedding(subject: Subject, _sentence: Sequence[float]) -> Observed:
     """Return base and adapter in plain transformers, and the packaged folder in FlagEmbedding."""
     import torch
 
-    request, spec = subject.request, subject.spec
-    torch.manual_seed(HEAD_SEED)
-    task_type = "CAUSAL_LM" if subject.reference.by_words else "SEQ_CLS"
-    trust = spec.trust_remote_code
-    model = load_whole(request.base, task_type, "float32", request.device, trust_remote_code=trust)
-    base, hashes, adapter = score(subject, model), hash_parameters(model), None
-    if request.adapter is not None:
-        adapter = score(subject, attach_adapter(model, request.adapter).eval())
+    torch.manual_seed(transformers.HEAD_SEED)
+    model = subject.load_base()
+    ways, hashes = {"base": subject.score(model)}, hash_parameters(model)
+    if subject.request.adapter is not None:
+        ways["adapter"] = subject.score(attach_adapter(model, subject.request.adapter).eval())
     del model
-    release()
-    native = ask_flagembedding(subject, subject.pairs)
-    return {"base": base, "base_hashes": hashes, "adapter": adapter, "native": native}
+    return {**ways, FLAG: ask_flagembedding(subject, subject.pairs)}, {"base_hashes": hashes}
 
 
 def ask_flagembedding(subject: Subject, pairs: Sequence[Pair]) -> list[float]:
@@ -229,67 +218,55 @@ def ask_flagembedding(subject: Subject, pairs: Sequence[Pair]) -> list[float]:
     # it computes the logits of every position over the whole vocabulary
     spec = replace(subject.spec, dtype="float32", batch_size=4)
     reranker = flagembedding.open_reranker(str(subject.folder), spec, subject.request.device)
-    scores = flagembedding.score_pairs(reranker, pairs)
-    del reranker
-    release()
-    return scores
+    return flagembedding.score_pairs(reranker, pairs)
 
 
-def observe_sentence_transformers(subject: Subject, sentence: Sequence[float]) -> dict[str, Any]:
+def give_head(model: Any, trained: Path, lacking: Collection[str]) -> dict[str, str]:
+    """Give a base what it lacks from the trained model, and return hashes of the parameters that are its own.
+
+    Any two random heads give other scores: so a difference means that the model behind the head was trained. The check
+    for completeness says when the trained files lack one as well.
+    """
+    tensors = read_tensors(require_safetensors(trained))
+    model.load_state_dict({name: tensor for name, tensor in tensors if name in lacking}, strict=False)
+    return {name: digest for name, digest in hash_parameters(model).items() if name not in lacking}
+
+
+def observe_sentence_transformers(subject: Subject, sentence: Sequence[float]) -> Observed:
     """Return the base in plain transformers, and for an encoder what FlagEmbedding makes of the packaged folder.
 
-    Any two random heads give other scores: what a base lacks (its head, and the pooler of a masked language model) is
-    taken from the trained model, so that a difference means that the model behind the head was trained.
+    What a base lacks is its head, and the pooler of a masked language model.
     """
     import torch
 
     request, formatted = subject.request, subject.spec.scorer == "formatted-head"
-    torch.manual_seed(HEAD_SEED)  # for what the trained files lack as well, which the check for completeness reports
-    model, lacking = load_trained(subject, request.base, num_labels=1)
-    tensors = read_tensors(require_safetensors(request.model))
-    model.load_state_dict({name: tensor for name, tensor in tensors if name in lacking}, strict=False)
-    hashes = {name: digest for name, digest in hash_parameters(model).items() if name not in lacking}
-    base = score(subject, model)
+    torch.manual_seed(transformers.HEAD_SEED)
+    model, lacking = subject.load(request.base, num_labels=1)
+    found: dict[str, Any] = {"base_hashes": give_head(model, request.model, lacking)}
+    ways = {"base": subject.score(model)}
     del model
-    release()
-    found: dict[str, Any] = {"base": base, "base_hashes": hashes}
-    if request.adapter is not None:
-        found["adapter"] = score_adapter(subject, request.adapter)
+    if request.adapter is not None:  # which brings the head along
+        ways["adapter"] = subject.score(attach_adapter(subject.load_base(), request.adapter).eval())
         saved = dict(read_tensors(require_safetensors(request.model)))
-        wanted = read_whole_weights(request.adapter)
-        found["head"] = {name: name in saved and is_same(saved[name], tensor) for name, tensor in wanted.items()}
+        found["head"] = {
+            name: name in saved and torch.equal(saved[name], tensor.to(saved[name].dtype))
+            for name, tensor in read_whole_weights(request.adapter).items()
+        }
     if formatted:
-        found["other_tokens"] = find_other_tokens(
-            subject, subject.pairs, lambda pair: formats.encode_formatted(subject.tokenizer, subject.spec, *pair)
-        )
+        encode = partial(formats.write_pair(subject.spec).encode, subject.tokenizer)
+        found["other_tokens"] = find_other_tokens(subject, subject.pairs, encode)
     flag = None if formatted else compare_with_flagembedding(subject, sentence)
-    return {**found, "facts": {"base_head": "trained" if lacking else "own", "flagembedding": flag}}
+    return ways, {**found, "facts": {"base_head": "trained" if lacking else "own", "flagembedding": flag}}
 
 
 def find_other_tokens(
     subject: Subject,
     pairs: Sequence[Pair],
-    encode: Callable[[Pair], list[int]],
+    encode: Callable[..., list[int]],
     write: Callable[[Any, Pair], list[int]] = packaging.render_ids,
 ) -> list[str]:
     """Return the documents that the package writes in other ids than the training, which `encode` gives."""
-    return [pair[1] for pair in pairs if write(subject.tokenizer, pair) != encode(pair)]
-
-
-def score_adapter(subject: Subject, adapter: Path) -> list[float]:
-    """Return the probes' scores of base and adapter, which brings the head along."""
-    request, trust = subject.request, subject.spec.trust_remote_code
-    model = load_whole(request.base, "SEQ_CLS", "float32", request.device, trust_remote_code=trust)
-    scores = score(subject, attach_adapter(model, adapter).eval())
-    release()
-    return scores
-
-
-def is_same(saved: Any, trained: Any) -> bool:
-    """Tell whether a saved weight is the trained one, in the width that it was saved in."""
-    import torch
-
-    return bool(torch.equal(saved, trained.to(saved.dtype)))
+    return [pair[1] for pair in pairs if write(subject.tokenizer, pair) != encode(*pair)]
 
 
 def compare_with_flagembedding(subject: Subject, sentence: Sequence[float]) -> dict[str, Any] | None:
@@ -309,78 +286,50 @@ def compare_with_flagembedding(subject: Subject, sentence: Sequence[float]) -> d
     return {"agrees": agrees, "max_difference": numbers["max_difference"]}
 
 
-def observe_swift(subject: Subject, _sentence: Sequence[float]) -> dict[str, Any]:
-    """Return base, adapter on base, and trained model in swift's engine.
-
-    A base without a head is scored behind the trained one, so that a difference means that the model behind it was
-    trained.
-    """
-    request, two_texts = subject.request, reads_two_texts(subject.spec)
-    instruction = None if two_texts else subject.spec.effective_instruction
+def observe_swift(subject: Subject, _sentence: Sequence[float]) -> Observed:
+    """Return base, adapter on base, and trained model in swift's engine; a base without a head gets the trained one."""
+    request, spec = subject.request, subject.spec
+    instruction = None if spec.reads_two_texts else spec.effective_instruction
     pairs = [subject.pairs[index] for index in subject.uncut]
-    head, lacking = name_base_head(subject), {"score.weight"}
-    if head == "trained" and two_texts:  # an encoder's head may be several layers
-        lacking = set(load_trained(subject, request.base, num_labels=1)[1])
-        release()
+    head, lacking = None, set[str]()  # the base is scored by its words
+    if not subject.reference.by_words:
+        own = transformers.name_head(request.base, trust_remote_code=spec.trust_remote_code) == "pretrained"
+        head, lacking = ("own", lacking) if own else ("trained", {"score.weight"})
+        if not own and spec.reads_two_texts:  # an encoder's head may be several layers
+            lacking = set(subject.load(request.base, num_labels=1)[1])
     engine = open_swift(subject, request.base)
-    hashes = hash_parameters(engine.model)
-    if head == "trained":
-        hashes = {name: digest for name, digest in hashes.items() if name not in lacking}
-        # the check for completeness says when the trained files lack one
-        tensors = read_tensors(require_safetensors(request.model))
-        engine.model.load_state_dict({name: tensor for name, tensor in tensors if name in lacking}, strict=False)
-    base, adapter = swift.score_in_engine(engine, instruction, pairs), None
+    hashes = give_head(engine.model, request.model, lacking)
+    ways = {"base": swift.score_in_engine(engine, instruction, pairs)}
     del engine
-    release()
     if request.adapter is not None:
-        adapter = swift.score_in_engine(open_swift(subject, request.base, request.adapter), instruction, pairs)
-        release()
+        engine = open_swift(subject, request.base, request.adapter)
+        ways["adapter"] = swift.score_in_engine(engine, instruction, pairs)
+        del engine
     engine = open_swift(subject, request.model)
-    write = encode_joined if two_texts else packaging.render_ids
-    other = find_other_tokens(subject, pairs, partial(swift.encode_in_engine, engine, instruction), write)
-    trained = swift.score_in_engine(engine, instruction, pairs)
-    del engine
-    release()
-    found = {"places": subject.uncut, "base": base, "base_hashes": hashes, "adapter": adapter}
-    return {**found, "trained": trained, "native": trained, "other_tokens": other, "facts": {"base_head": head}}
+    encode = partial(swift.encode_in_engine, engine, instruction)
+    joined = (lambda tokenizer, pair: tokenizer(*pair)["input_ids"]) if spec.reads_two_texts else packaging.render_ids
+    other = find_other_tokens(subject, pairs, encode, joined)
+    ways[SWIFT] = swift.score_in_engine(engine, instruction, pairs)
+    return ways, {"base_hashes": hashes, "other_tokens": other, "facts": {"base_head": head}}
 
 
 def open_swift(subject: Subject, model: Path | str, adapter: Path | None = None) -> Any:
     """Return swift's engine over the model."""
     assert subject.spec.engine is not None  # noqa: S101  parse gives every swift model one
     # swift pads on the left when it infers, where an encoder reads its first token
-    single = reads_two_texts(subject.spec)
+    single = subject.spec.reads_two_texts
     return swift.open_engine(model, subject.spec.engine, subject.request.device, adapter, single=single)
-
-
-def reads_two_texts(spec: RerankerSpec) -> bool:
-    """Tell whether the package is an encoder that joins query and document by its tokenizer alone."""
-    return spec.scorer == "cross-encoder" and spec.tool != FLAG
-
-
-def encode_joined(tokenizer: Any, pair: Pair) -> list[int]:
-    """Return the ids of the pair as the tokenizer joins two texts."""
-    return list(tokenizer(*pair)["input_ids"])
-
-
-def name_base_head(subject: Subject) -> str | None:
-    """Return which head the base was scored with: its own, or the trained one where it has none; None: its words."""
-    if subject.reference.by_words:
-        return None
-    head = name_head(subject.request.base, trust_remote_code=subject.spec.trust_remote_code)
-    return "own" if head == "pretrained" else "trained"
 
 
 @dataclass(frozen=True)
 class Tool:
     """A tool that trains rerankers: `reference` is what CrossEncoder is held against.
 
-    `observe` returns the rest of what is `Seen`, from the subject and CrossEncoder's scores. `asked` says whose scores
-    the tool itself gives, None where it gives none of its own. `cuts_alike` says that CrossEncoder cuts a long pair as
-    the reference does.
+    `observe` is given CrossEncoder's scores. `asked` says whose scores the tool itself gives, None where it gives none
+    of its own. `cuts_alike` says that CrossEncoder cuts a long pair as the reference does.
     """
 
-    observe: Callable[[Subject, Sequence[float]], dict[str, Any]]
+    observe: Callable[[Subject, Sequence[float]], Observed]
     reference: str
     asked: str | None = None
     cuts_alike: bool = False
@@ -395,56 +344,45 @@ TOOLS = {
 
 def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[verify.Check]:
     """Return the checks that hold the ways of scoring against each other."""
-    name, tool = subject.spec.tool, TOOLS[subject.spec.tool]
-    in_tool = dict(zip(seen.places, seen.native or (), strict=False))
-    trained = [in_tool.get(index, one) for index, one in enumerate(seen.plain)]
-    checks = [] if seen.other_tokens is None else [verify.check_same_tokens(seen.other_tokens, len(seen.places))]
+    ways, name, tool = seen.ways, subject.spec.tool, TOOLS[subject.spec.tool]
+    every, sentence = {**ways["model"], **ways.get(name, {})}, list(ways["sentence_transformers"].values())
+    base, adapter, native = (list(ways.get(way, {}).values()) for way in ("base", "adapter", name))
+    plain = [ways["model"][place] for place in ways["base"]]
+    trained = native if name == SWIFT else plain
+    checks = [] if seen.other_tokens is None else [verify.check_same_tokens(seen.other_tokens, len(base))]
     checks += [
-        verify.check_finite({name: list(scores.values()) for name, scores in name_columns(subject, seen).items()}),
+        verify.check_finite({way: list(scores.values()) for way, scores in ways.items()}),
         verify.check_changed_weights(seen.base_hashes, seen.hashes),
-        verify.check_changed_scores(seen.base, seen.trained),
+        verify.check_changed_scores(base, trained),
     ]
-    if seen.native is not None:
-        plain = [seen.plain[index] for index in seen.places]
-        checks.append(verify.check_same(name, str(tool.asked), seen.native, plain, verify.COMPUTE_TOLERANCE))
-    exact = subject.chat_template != "approximate"
-    uncut = range(len(trained)) if tool.cuts_alike else subject.uncut
+    if native:
+        checks.append(verify.check_same(name, str(tool.asked), native, plain, verify.COMPUTE_TOLERANCE))
+    exact, library = subject.chat_template != "approximate", tool.reference
+    uncut = range(len(sentence)) if tool.cuts_alike else subject.uncut
     checks += [
-        verify.check_sentence_transformers(trained, seen.sentence, uncut, exact=exact, library=tool.reference),
-        verify.check_not_constant(seen.sentence if seen.native is None else seen.native),
+        verify.check_sentence_transformers(list(every.values()), sentence, uncut, exact=exact, library=library),
+        verify.check_not_constant(native or sentence),
     ]
-    if seen.adapter is not None:
+    if adapter:
         share = verify.merge_tolerance(scan.dtypes, verify.MERGE_TOLERANCE)
-        checks.append(verify.check_same("merged", "the merged model", seen.trained, seen.adapter, share))
-        checks.append(verify.check_merge_keeps_training(seen.base, seen.adapter, seen.trained))
+        checks.append(verify.check_same("merged", "the merged model", trained, adapter, share))
+        checks.append(verify.check_merge_keeps_training(base, adapter, trained))
     if seen.head:
         checks.append(verify.check_head(seen.head))
     return checks
 
 
-def name_columns(subject: Subject, seen: Seen) -> dict[str, dict[int, float]]:
-    """Return the scores of every way under the name that reports give it, by the place of the probe."""
-    every = range(len(subject.probes))
-    columns = {
-        "base": dict(zip(seen.places, seen.base, strict=True)),
-        "model": dict(zip(every, seen.plain, strict=True)),
-    }
-    for name, scores in (("adapter", seen.adapter), (subject.spec.tool, seen.native)):
-        if scores is not None:
-            columns[name] = dict(zip(seen.places, scores, strict=True))
-    return {**columns, "sentence_transformers": dict(zip(every, seen.sentence, strict=True))}
-
-
 def report(subject: Subject, seen: Seen) -> dict[str, Any]:
     """Return every score of every probe, None where a way was not asked, and how exact the chat template is."""
-    columns = name_columns(subject, seen)
     probes = [
         {
             "origin": probe.origin,
             "query": probe.pair[0][:80],
             "document": probe.pair[1][:80],
             "cut": index not in subject.uncut,
-            **{name: verify.as_number(scores[index]) if index in scores else None for name, scores in columns.items()},
+            **{
+                name: verify.as_number(scores[index]) if index in scores else None for name, scores in seen.ways.items()
+            },
         }
         for index, probe in enumerate(subject.probes)
     ]
@@ -464,7 +402,7 @@ def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Describ
         "max_seq_length": subject.ids["max_seq_length"],
         "difference": check["max_difference"],
         "flagembedding": other["max_difference"] if other.get("agrees") else None,
-        "pair_format": formats.format_of(spec) if spec.scorer == "formatted-head" else None,
+        "pair_format": formats.write_pair(spec) if spec.scorer == "formatted-head" else None,
         "prefix": formats.NATIVE_PREFIX,
         "suffix": formats.NATIVE_SUFFIX,
     }
@@ -473,7 +411,7 @@ def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Describ
         "max_difference": check["max_difference"],
         "chat_template": subject.chat_template if decoder else None,
     }
-    scores = dict(zip(subject.pairs, (seen.native if flag else None) or seen.sentence, strict=True))
+    scores = dict(zip(subject.pairs, seen.ways[FLAG if flag else "sentence_transformers"].values(), strict=True))
     known = [
         {"query": query, "document": document, "score": verify.as_number(scores[query, document])}
         for query, document in (EXAMPLES if flag else KEPT_PROBES)
@@ -482,4 +420,4 @@ def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Describ
     scoring = {**subject.ids, "sentence_transformers": agreement, f"{kept}_dtype": report["compute_dtype"], kept: known}
     if spec.engine is not None:
         scoring |= {**asdict(spec.engine), "instruction": spec.effective_instruction}
-    return Described(f"reranker-{SENTENCE if reads_two_texts(spec) else spec.tool}", facts, scoring)
+    return Described(f"reranker-{SENTENCE if spec.reads_two_texts else spec.tool}", facts, scoring)

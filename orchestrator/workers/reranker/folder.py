@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.workers.engines.sentence_transformers import write_encoder_files, write_head_files, write_words_files
+from orchestrator.workers.engines.sentence_transformers import write_cross_encoder
 from orchestrator.workers.engines.transformers import load_tokenizer
 from orchestrator.workers.eval_files import Pair
 from orchestrator.workers.folders import add_sentinel, read_json, set_chat_template, update_settings, write_json
@@ -14,34 +14,37 @@ from orchestrator.workers.reranker import formats
 from orchestrator.workers.specs import ScoringSpec
 
 
-def write_format(folder: Path, spec: ScoringSpec) -> dict[str, Any]:
+def write_format(folder: Path, spec: ScoringSpec, trained: Path) -> dict[str, Any]:
     """Write prompt or formats, lengths and modules; return what scoring.json says of them.
 
-    The format of `flag-llm-reranker` needs the tokenizer of the training, and is written by functions of its own.
+    The prompt of `flag-llm-reranker`, which `write_exact_template` writes, is made of the tokens of the `trained`
+    folder's tokenizer.
     """
+    trust = spec.trust_remote_code
     if spec.scorer == "cross-encoder":
         update_settings(folder, model_max_length=spec.max_length)
-        write_encoder_files(folder)
+        write_cross_encoder(folder, chat=False)
         return {}
-    if spec.scorer == "flag-llm-reranker":
-        return {}
-    return write_written_format(folder, spec) if spec.scorer == "formatted-head" else write_native_prompt(folder, spec)
-
-
-def restore_cache(folder: Path) -> None:
-    """Turn a decoder's cache on again: trainers save it off, and generation is needlessly slow without."""
+    if spec.scorer == "formatted-head":
+        return write_written_format(folder, spec)
     config = read_json(folder / "config.json")
-    if config.get("use_cache") is False:
+    if config.get("use_cache") is False:  # trainers save it off, and generation is needlessly slow without
         write_json(folder / "config.json", {**config, "use_cache": True})
-
-
-def write_flagembedding_format(folder: Path, spec: ScoringSpec, trained: Any) -> dict[str, Any]:
-    """Write lengths and modules of a decoder that FlagEmbedding trained; return what scoring.json says of them."""
-    restore_cache(folder)
-    length, token = formats.sequence_length(trained, spec), formats.true_token_id(trained, spec)
-    update_settings(folder, model_max_length=length, padding_side="left")
-    write_words_files(folder, token)
-    return {"max_seq_length": length, "true_token": spec.true_token, "true_token_id": token}
+    if spec.scorer == "flag-llm-reranker":
+        tokenizer = load_tokenizer(trained, trust_remote_code=trust)
+        length, token = formats.sequence_length(tokenizer, spec), formats.true_token_id(tokenizer, spec)
+        update_settings(folder, model_max_length=length, padding_side="left")
+        write_cross_encoder(folder, words=(token,))
+        return {"max_seq_length": length, "true_token": spec.true_token, "true_token_id": token}
+    update_settings(folder, model_max_length=spec.max_length, padding_side="left")
+    set_chat_template(folder, formats.write_pair(spec).template)
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust)
+    if spec.scorer == "qwen3-score-head":
+        write_cross_encoder(folder, pad_token_id=tokenizer.pad_token_id)
+        return {}
+    yes, no = formats.answer_ids(tokenizer, folder.name).values()
+    write_cross_encoder(folder, words=(yes, no))
+    return {"true_token": "yes", "true_token_id": yes, "false_token": "no", "false_token_id": no}
 
 
 def write_exact_template(folder: Path, spec: ScoringSpec, trained: Any, pairs: Sequence[Pair]) -> bool:
@@ -76,20 +79,6 @@ def render_ids(tokenizer: Any, pair: Pair) -> list[int]:
     return list(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"])
 
 
-def write_native_prompt(folder: Path, spec: ScoringSpec) -> dict[str, Any]:
-    """Write Qwen3-Reranker's prompt, lengths and modules; return the ids that scoring.json names."""
-    restore_cache(folder)
-    update_settings(folder, model_max_length=spec.max_length, padding_side="left")
-    set_chat_template(folder, formats.native_chat_template(spec.effective_instruction))
-    tokenizer = load_tokenizer(folder, trust_remote_code=spec.trust_remote_code)
-    if spec.scorer == "qwen3-score-head":
-        write_head_files(folder, tokenizer.pad_token_id)
-        return {}
-    yes, no = formats.answer_ids(tokenizer, folder.name).values()
-    write_words_files(folder, yes, no)
-    return {"true_token": "yes", "true_token_id": yes, "false_token": "no", "false_token_id": no}
-
-
 def write_written_format(folder: Path, spec: ScoringSpec) -> dict[str, Any]:
     """Write the two formats of a decoder's pairs, its padding, lengths and modules; return what scoring.json says.
 
@@ -101,9 +90,9 @@ def write_written_format(folder: Path, spec: ScoringSpec) -> dict[str, Any]:
     update_settings(
         folder, model_max_length=spec.max_length, padding_side="right", truncation_side="right", pad_token=padding
     )
-    set_chat_template(folder, formats.build_format_template(pair_format))
+    set_chat_template(folder, pair_format.template)
     pad_token_id = tokenizer.convert_tokens_to_ids(padding)
     write_json(folder / "config.json", {**read_json(folder / "config.json"), "pad_token_id": pad_token_id})
-    write_head_files(folder, pad_token_id)
+    write_cross_encoder(folder, pad_token_id=pad_token_id)
     # the training's format does without the tokens that a tokenizer may put around a text
     return {"adds_special_tokens": bool(tokenizer("a")["input_ids"] != formats.encode_plain(tokenizer, "a"))}

@@ -4,8 +4,8 @@ FlagEmbedding (training and FlagLLMReranker alike) tokenizes query, separator, d
 joins the ids. A chat template is tokenized as one string, where a byte-level BPE joins a document's last "." with the
 separator's line break. A sentinel character, at which the packaged tokenizer splits and which it drops, parts them.
 
-Every other decoder reads one string, rendered by a chat template and tokenized without special tokens of the
-tokenizer's own: Qwen3-Reranker's prompt, or the two written formats of a `PairFormat`. The same template is what
+Every other decoder reads one string (`Written`), rendered by a chat template and tokenized without special tokens of
+the tokenizer's own: Qwen3-Reranker's prompt, or the two formats of a `PairFormat`. The same template is what
 sentence-transformers' losses, `CrossEncoder.predict` and the packaged folder read, so that all three see the same ids.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.workers.batches import count_tokens
 from orchestrator.workers.eval_files import Pair
@@ -44,20 +44,41 @@ def encode_plain(tokenizer: Any, text: str, max_length: int | None = None) -> li
     return ids if max_length is None else ids[:max_length]
 
 
-def cut_before(ids: list[int], tail: list[int], max_length: int) -> list[int]:
-    """Return the ids, of which an input that is too long loses its end and never the `tail`."""
-    return ids if len(ids) <= max_length else ids[: max_length - len(tail)] + tail
-
-
 def quote_jinja(text: str) -> str:
     """Return `text` as a Jinja string literal, in which no brace or quote of it means anything."""
     # not ensure_ascii: Jinja would decode JSON's surrogate pairs one by one; the sentinel is spelt out to be seen
     return json.dumps(text, ensure_ascii=False).replace(SENTINEL, f"\\u{ord(SENTINEL):04x}")
 
 
-def render_pair(before: str, between: str, after: str) -> str:
-    """Return the Jinja output of a query and a document message with these texts around them."""
-    return f"{{{{ {quote_jinja(before)} ~ {QUERY} ~ {quote_jinja(between)} ~ {DOCUMENT} ~ {quote_jinja(after)} }}}}"
+class Written(NamedTuple):
+    """A pair as one text: what stands before the query, between the two texts, and behind the document."""
+
+    before: str
+    between: str
+    after: str
+
+    @property
+    def template(self) -> str:
+        """The Jinja output of a `query` and a `document` message."""
+        before, between, after = map(quote_jinja, self)
+        return f"{{{{ {before} ~ {QUERY} ~ {between} ~ {DOCUMENT} ~ {after} }}}}"
+
+    def render(self, query: str, document: str) -> str:
+        """Return the text that is tokenized; neither text is read as anything but itself."""
+        return self.before + query + self.between + document + self.after
+
+    def encode(self, tokenizer: Any, query: str, document: str) -> list[int]:
+        """Return the ids of a pair, uncut."""
+        return encode_plain(tokenizer, self.render(query, document))
+
+    def encode_tail(self, tokenizer: Any) -> list[int]:
+        """Return the ids of what follows the document: behind a text, where no tokenizer marks a beginning."""
+        return encode_plain(tokenizer, "0" + self.after)[len(encode_plain(tokenizer, "0")) :]
+
+    def cut(self, tokenizer: Any, query: str, document: str, max_length: int) -> list[int]:
+        """Return the ids of a pair, of which a long one loses its end and never what follows the document."""
+        ids, tail = self.encode(tokenizer, query, document), self.encode_tail(tokenizer)
+        return ids if len(ids) <= max_length else ids[: max_length - len(tail)] + tail
 
 
 # FlagEmbedding's decoders
@@ -140,21 +161,9 @@ def build_chat_template(tokenizer: Any, spec: ScoringSpec, sentinel: str = SENTI
 # Qwen3-Reranker's prompt
 
 
-def native_chat_template(instruction: str) -> str:
-    """Return Qwen3-Reranker's official prompt as a chat template over `query` and `document` messages."""
-    return render_pair(f"{NATIVE_PREFIX}<Instruct>: {instruction}\n<Query>: ", "\n<Document>: ", NATIVE_SUFFIX)
-
-
-def encode_native(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> list[int]:
-    """Return the ids of Qwen3-Reranker's own prompt around a pair, uncut."""
-    body = f"<Instruct>: {spec.effective_instruction}\n<Query>: {query}\n<Document>: {document}"
-    return encode_plain(tokenizer, NATIVE_PREFIX + body + NATIVE_SUFFIX)
-
-
-def cut_native(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> list[int]:
-    """Return the ids of the native prompt, of which a long pair loses its end and never the closing words."""
-    ids = encode_native(tokenizer, spec, query, document)
-    return cut_before(ids, encode_plain(tokenizer, NATIVE_SUFFIX), spec.max_length)
+def write_native(instruction: str) -> Written:
+    """Return Qwen3-Reranker's official prompt."""
+    return Written(f"{NATIVE_PREFIX}<Instruct>: {instruction}\n<Query>: ", "\n<Document>: ", NATIVE_SUFFIX)
 
 
 def answer_ids(tokenizer: Any, model: object) -> dict[str, int]:
@@ -182,19 +191,26 @@ class PairFormat:
     special_token: str
 
     @property
-    def literals(self) -> tuple[str, str, str]:
-        """What stands before the query, between the two texts, and behind the document, which truncation keeps.
+    def written(self) -> Written:
+        """The texts around a pair. Raises WorkerError for a format without exactly one `{}`."""
+        (before, after), (opening, closing) = map(self._split, ("query_format", "document_format"))
+        return Written(before, after + self.seq + opening, closing + self.special_token)
 
-        Raises WorkerError for a format without exactly one `{}`.
+    @property
+    def template(self) -> str:
+        """The chat template over a `query` and a `document` message. Raises WorkerError as `written` does.
+
+        A text alone is rendered as it is: sentence-transformers' trainer counts the tokens of single columns for its
+        card.
         """
-        before, after = split_format("query_format", self.query_format)
-        opening, closing = split_format("document_format", self.document_format)
-        return before, after + self.seq + opening, closing + self.special_token
+        alone = "{% if messages | length == 1 %}{{ messages[0].content }}"
+        return f"{alone}{{% else %}}{self.written.template}{{% endif %}}"
 
-    def render(self, query: str, document: str) -> str:
-        """Return the text that is tokenized; neither text is read as anything but itself."""
-        before, between, tail = self.literals
-        return before + query + between + document + tail
+    def _split(self, name: str) -> tuple[str, str]:
+        before, slot, after = (said := str(getattr(self, name))).partition(SLOT)
+        if not slot or SLOT in after:
+            raise WorkerError(f"{name} is {said!r}: it needs {SLOT} exactly once, where the text goes")
+        return before, after
 
 
 def format_of(spec: ScoringSpec) -> PairFormat:
@@ -202,39 +218,9 @@ def format_of(spec: ScoringSpec) -> PairFormat:
     return PairFormat(spec.query_format, spec.document_format, spec.seq, spec.special_token)
 
 
-def split_format(name: str, written: str) -> tuple[str, str]:
-    """Return what stands before and after the text. Raises WorkerError unless `{}` is there exactly once."""
-    before, slot, after = written.partition(SLOT)
-    if not slot or SLOT in after:
-        raise WorkerError(f"{name} is {written!r}: it needs {SLOT} exactly once, where the text goes")
-    return before, after
-
-
-def build_format_template(pair_format: PairFormat) -> str:
-    """Return the chat template over a `query` and a `document` message that renders `pair_format`.
-
-    A text alone is rendered as it is: sentence-transformers' trainer counts the tokens of single columns for its card.
-    Raises WorkerError for a format without exactly one `{}`.
-    """
-    alone = "{% if messages | length == 1 %}{{ messages[0].content }}"
-    return f"{alone}{{% else %}}{render_pair(*pair_format.literals)}{{% endif %}}"
-
-
-def encode_formatted(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> list[int]:
-    """Return the ids of a pair in the spec's formats, uncut."""
-    return encode_plain(tokenizer, format_of(spec).render(query, document))
-
-
-def cut_formatted(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> list[int]:
-    """Return the ids of a pair, of which a long one loses its end and never what follows the document's text."""
-    ids = encode_formatted(tokenizer, spec, query, document)
-    return cut_before(ids, encode_tail(tokenizer, format_of(spec)), spec.max_length)
-
-
-def encode_tail(tokenizer: Any, pair_format: PairFormat) -> list[int]:
-    """Return the ids of what follows the document's text: behind a text, where no tokenizer marks a beginning."""
-    ids = encode_plain(tokenizer, "0" + pair_format.literals[-1])
-    return ids[len(encode_plain(tokenizer, "0")) :]
+def write_pair(spec: ScoringSpec) -> Written:
+    """Return how a scorer that reads a pair as one text has it written."""
+    return format_of(spec).written if spec.scorer == "formatted-head" else write_native(spec.effective_instruction)
 
 
 def choose_padding(tokenizer: Any, pair_format: PairFormat) -> str:
@@ -243,7 +229,7 @@ def choose_padding(tokenizer: Any, pair_format: PairFormat) -> str:
     transformers reads the logit at the last token that is not the padding token, which must be the last of the input.
     Raises WorkerError when nothing is left.
     """
-    ending = encode_tail(tokenizer, pair_format)[-1:]
+    ending = pair_format.written.encode_tail(tokenizer)[-1:]
     for token in (tokenizer.pad_token, tokenizer.unk_token, tokenizer.eos_token, tokenizer.bos_token):
         if token is not None and [tokenizer.convert_tokens_to_ids(token)] != ending:
             return str(token)
@@ -253,22 +239,7 @@ def choose_padding(tokenizer: Any, pair_format: PairFormat) -> str:
     )
 
 
-def require_room(tokenizer: Any, pair_format: PairFormat, max_length: int) -> None:
-    """Raise WorkerError when `max_length` tokens cannot hold the format's own words and one token of each text."""
-    needed = len(encode_plain(tokenizer, pair_format.render("0", "0")))
-    if max_length < needed:
-        raise WorkerError(
-            f"max_length {max_length} is less than the {needed} tokens that the format takes with texts of one letter; "
-            "raise max_length or shorten query_format and document_format"
-        )
-
-
 # encoders, which read two texts
-
-
-def encode_two_texts(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> Any:
-    """Return a pair's tensors, cut as sentence-transformers cuts: a token at a time from the longer text."""
-    return tokenizer(query, document, truncation="longest_first", max_length=spec.max_length, return_tensors="pt")
 
 
 def encode_for_flagembedding(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> Any:
@@ -304,7 +275,10 @@ class Reference:
         """Return one number a pair from a plain transformers model: one pair at a time, without padding."""
         import torch
 
-        words = find_words(tokenizer, spec) if self.by_words else ()
+        words: Sequence[int] = ()  # whose logits make the score: the true token, and the false one where there is one
+        if self.by_words:
+            flag = spec.scorer == "flag-llm-reranker"
+            words = [true_token_id(tokenizer, spec)] if flag else [*answer_ids(tokenizer, "the trained model").values()]
         # of a vocabulary's logits at every position, the last are enough
         more = {"logits_to_keep": 1} if spec.scorer == "qwen3-native" else {}
         scores = []
@@ -316,11 +290,8 @@ class Reference:
                 inputs = found.to(model.device)
             with torch.inference_mode():
                 logits = model(**inputs).logits
-            if not words:
-                scores.append(float(logits[0, 0]))
-            else:
-                last = logits[0, -1]
-                scores.append(float(last[words[0]] - last[words[1]] if words[1:] else last[words[0]]))
+            row = logits[0, -1][list(words)] if words else logits[0]
+            scores.append(float(row[0] - row[1] if words[1:] else row[0]))
         return scores
 
     def find_uncut(self, tokenizer: Any, spec: ScoringSpec, pairs: Sequence[Pair]) -> list[int]:
@@ -328,29 +299,24 @@ class Reference:
         return [index for index, pair in enumerate(pairs) if self.fits(tokenizer, spec, *pair)]
 
 
-def find_words(tokenizer: Any, spec: ScoringSpec) -> tuple[int, ...]:
-    """Return the ids whose logits make the score: of the true token, and of the false one where there is one."""
-    if spec.scorer == "flag-llm-reranker":
-        return (true_token_id(tokenizer, spec),)
-    return tuple(answer_ids(tokenizer, "the trained model").values())
-
-
-def fits_length(
-    encode: Callable[[Any, ScoringSpec, str, str], list[int]],
-) -> Callable[[Any, ScoringSpec, str, str], bool]:
-    """Return whether a pair's ids, uncut, are at most `max_length`."""
-    return lambda tokenizer, spec, query, document: len(encode(tokenizer, spec, query, document)) <= spec.max_length
-
-
-_TWO_TEXTS = Reference(encode_two_texts, fits_length(lambda tokenizer, _, *pair: tokenizer(*pair)["input_ids"]))
-_NATIVE_FITS = fits_length(encode_native)
+# cut as sentence-transformers cuts: a token at a time from the longer text
+_TWO_TEXTS = Reference(
+    lambda tokenizer, spec, *pair: tokenizer(
+        *pair, truncation="longest_first", max_length=spec.max_length, return_tensors="pt"
+    ),
+    lambda tokenizer, spec, *pair: len(tokenizer(*pair)["input_ids"]) <= spec.max_length,
+)
+_ONE_TEXT = Reference(
+    lambda tokenizer, spec, query, text: write_pair(spec).cut(tokenizer, query, text, spec.max_length),
+    lambda tokenizer, spec, query, text: len(write_pair(spec).encode(tokenizer, query, text)) <= spec.max_length,
+)
 # (scorer, tool that trained it) → the plain way
 REFERENCES = {
     ("flag-llm-reranker", "flagembedding"): Reference(encode_pair, lambda *pair: not is_cut(*pair), by_words=True),
     ("cross-encoder", "flagembedding"): Reference(encode_for_flagembedding, fits_flagembedding),
     ("cross-encoder", "sentence-transformers"): _TWO_TEXTS,
     ("cross-encoder", "swift"): _TWO_TEXTS,
-    ("formatted-head", "sentence-transformers"): Reference(cut_formatted, fits_length(encode_formatted)),
-    ("qwen3-native", "swift"): Reference(cut_native, _NATIVE_FITS, by_words=True),
-    ("qwen3-score-head", "swift"): Reference(cut_native, _NATIVE_FITS),
+    ("formatted-head", "sentence-transformers"): _ONE_TEXT,
+    ("qwen3-native", "swift"): replace(_ONE_TEXT, by_words=True),
+    ("qwen3-score-head", "swift"): _ONE_TEXT,
 }

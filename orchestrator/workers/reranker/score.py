@@ -41,10 +41,10 @@ class PairJob:
             {"qid": candidate.qid, "docid": candidate.docid, "score": score}
             for candidate, score in zip(self.candidates, scores, strict=True)
         ]
-        unique = len(set(map(key_of, self.candidates)))
+        unique = len({candidate[2:] for candidate in self.candidates})
         groups = len({candidate.qid for candidate in self.candidates})
         facts = {"groups": groups, "pairs": len(rows), "unique_pairs": unique, **describe_range(scores)}
-        return Scored(rows, {**facts, **loaded.facts}, "pairs", unique)
+        return Scored(rows, {**facts, **loaded.reader.facts}, "pairs", unique)
 
 
 def open_job(raw: dict[str, Any], options: argparse.Namespace) -> PairJob:
@@ -52,18 +52,14 @@ def open_job(raw: dict[str, Any], options: argparse.Namespace) -> PairJob:
     return PairJob(parse_spec(raw, str(options.scoring)), read_candidates(options.data))
 
 
-def key_of(candidate: Candidate) -> Key:
-    """Return what decides a candidate's score."""
-    return Key(candidate.query, candidate.document, candidate.prompt)
-
-
 def score_candidates(scorer: Scorer, candidates: Sequence[Candidate], kept: Path | None = None) -> list[float]:
     """Return one score a candidate, in order; equal pairs are scored once, and those in the folder `kept` not again.
 
     Raises WorkerError for NaN or infinity.
     """
+    asked = [Key(*candidate[2:]) for candidate in candidates]
     # in an order of their own: the same pairs give the same batches in whatever order they come
-    digests = {key: digest_key(*key) for key in sorted(set(map(key_of, candidates)), key=str)}
+    digests = {key: digest_key(*key) for key in sorted(set(asked), key=str)}
     keys, progress = list(digests), Progress(total=len(digests))
     with open_journal(kept, set(digests.values())) as journal:
         known = {place for place, digest in enumerate(digests.values()) if digest in journal.scores}
@@ -72,7 +68,7 @@ def score_candidates(scorer: Scorer, candidates: Sequence[Candidate], kept: Path
             journal.append([(digests[keys[place]], score) for place, score in zip(places, scores, strict=True)])
             progress.advance(len(places))
         require_finite(journal.scores.values(), "pairs")
-        return [journal.scores[digests[key_of(candidate)]] for candidate in candidates]
+        return [journal.scores[digests[key]] for key in asked]
 
 
 def predict(
@@ -90,4 +86,4 @@ def predict(
     scorer = load_scorer(str(model), spec, choose_device(device))
     scores = scorer.score([(row["query"], row["document"]) for _, row in rows])
     require_finite(scores, "pairs")
-    return [{"score": score} for score in scores], scorer.facts
+    return [{"score": score} for score in scores], scorer.reader.facts

@@ -6,10 +6,10 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orchestrator.workers.batches import CutPairs, Reader, count_tokens, find_longest, read_items
+from orchestrator.workers.batches import Reader, count_texts, count_tokens, find_longest, read_items
 from orchestrator.workers.embedding.model import build_text_reader, load_encoder, normalize
 from orchestrator.workers.engines import flagembedding
-from orchestrator.workers.engines.sentence_transformers import CHAT
+from orchestrator.workers.engines.sentence_transformers import CHAT, open_model
 from orchestrator.workers.engines.transformers import HEAD_SEED, load_tokenizer, name_head
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.eval_files import Pair
@@ -39,11 +39,6 @@ class Scorer:
 
     reader: Reader
     item_of: Callable[[str, str], Any] | None = None
-
-    @property
-    def facts(self) -> Facts:
-        """What was loaded, how, and what happened so far."""
-        return self.reader.facts
 
     def score(self, pairs: Sequence[Pair], prompt: str | None = None) -> list[float]:
         """Return one number a pair, in order; `prompt` None is the spec's, and only `flag-llm-reranker` has prompts."""
@@ -173,7 +168,7 @@ def open_decoder(
     return Transformer(
         model,
         transformer_task="text-generation" if use == WORDS else "sequence-classification",
-        model_kwargs=loading_arguments(spec),
+        model_kwargs={"torch_dtype": spec.dtype, "trust_remote_code": spec.trust_remote_code, **weight_options()},
         processor_kwargs={"model_max_length": spec.max_length, "chat_template": template, **processor, **trust},
         config_kwargs={**trust, **({} if use == WORDS else {"num_labels": 1})},
         **({"modality_config": CHAT, "module_output_name": "scores"} if flat else {}),
@@ -192,7 +187,7 @@ def load_qwen3_native(model: str, spec: ScoringSpec, device: str, facts: Facts) 
     """Return Qwen3-Reranker as its authors use it: logit of "yes" minus logit of "no" after the official prompt."""
     from sentence_transformers.cross_encoder.modules import LogitScore
 
-    transformer = open_decoder(model, spec, formats.native_chat_template(spec.effective_instruction), use=WORDS)
+    transformer = open_decoder(model, spec, formats.write_pair(spec).template, use=WORDS)
     ids = formats.answer_ids(transformer.tokenizer, model)
     encoder = build_encoder([transformer, LogitScore(ids["yes"], ids["no"])], device)
     return build_pair_reader(encoder, spec, {**facts, "true_token_id": ids["yes"], "false_token_id": ids["no"]})
@@ -200,7 +195,7 @@ def load_qwen3_native(model: str, spec: ScoringSpec, device: str, facts: Facts) 
 
 def load_score_head(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Reader:
     """Return a decoder with a head of one label after Qwen3-Reranker's prompt; without a head it gets a seeded one."""
-    transformer = open_decoder(model, spec, formats.native_chat_template(spec.effective_instruction))
+    transformer = open_decoder(model, spec, formats.write_pair(spec).template)
     # the logit is read at the last token that is no padding, which the model must tell apart
     if transformer.model.config.pad_token_id is None:
         transformer.model.config.pad_token_id = transformer.tokenizer.pad_token_id
@@ -227,32 +222,29 @@ def load_reward_model(model: str, spec: ScoringSpec, device: str, facts: Facts) 
 
 def load_formatted(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Reader:
     """Return a decoder with a head of one label over the spec's written formats."""
-    length, trust = spec.max_length, spec.trust_remote_code
-    options: dict[str, Any] = {"max_length": length, "trust_remote_code": trust, "dtype": spec.dtype, "device": device}
-    return build_pair_reader(load_formatted_head(model, formats.format_of(spec), **options), spec, facts)
+    return build_pair_reader(load_formatted_head(model, formats.format_of(spec), spec, device), spec, facts)
 
 
 def load_formatted_head(
-    model: str,
-    pair_format: formats.PairFormat,
-    *,
-    max_length: int,
-    trust_remote_code: bool = False,
-    dtype: str = "float32",
-    device: str | None = None,
+    model: str, pair_format: formats.PairFormat, spec: ScoringSpec, device: str | None
 ) -> CrossEncoder:
     """Return the model as a CrossEncoder of raw logits; a base without a head gets a seeded one of one label.
 
-    `max_length` is in tokens and counts the whole input; of a longer one the end goes, and never `special_token`.
-    Padding is on the right, where no token of a causal model can see it. Raises WorkerError for a bad format, a head of
-    several labels, a `max_length` without room for the texts, or a `special_token` that is all there is to pad with.
+    The spec's `max_length` is in tokens and counts the whole input; of a longer one the end goes, and never
+    `special_token`. Padding is on the right, where no token of a causal model can see it. Raises WorkerError for a bad
+    format, a head of several labels, a `max_length` without room for the texts, or a `special_token` that is all there
+    is to pad with.
     """
-    template = formats.build_format_template(pair_format)
-    name_head(model, trust_remote_code=trust_remote_code)
-    spec = ScoringSpec("formatted-head", dtype=dtype, trust_remote_code=trust_remote_code, max_length=max_length)
+    template = pair_format.template
+    name_head(model, trust_remote_code=spec.trust_remote_code)
     transformer = open_decoder(model, spec, template, flat=True, padding_side="right", truncation_side="right")
     tokenizer = transformer.tokenizer
-    formats.require_room(tokenizer, pair_format, max_length)
+    needed = len(pair_format.written.encode(tokenizer, "0", "0"))
+    if spec.max_length < needed:
+        raise WorkerError(
+            f"max_length {spec.max_length} is less than the {needed} tokens that the format takes with texts of one "
+            "letter; raise max_length or shorten query_format and document_format"
+        )
     tokenizer.pad_token = formats.choose_padding(tokenizer, pair_format)
     transformer.model.config.pad_token_id = tokenizer.pad_token_id
     return build_encoder([transformer], device)
@@ -261,20 +253,13 @@ def load_formatted_head(
 def open_cross_encoder(model: str, spec: ScoringSpec, device: str | None) -> CrossEncoder:
     """Return the model as a CrossEncoder of raw logits; one without a head gets a seeded random one."""
     import torch
-    from sentence_transformers import CrossEncoder
-    from torch import nn
 
-    require_whole(model, NEW_HEAD, trust_remote_code=spec.trust_remote_code)
+    trust = spec.trust_remote_code
+    require_whole(model, NEW_HEAD, trust_remote_code=trust)
     torch.manual_seed(HEAD_SEED)
-    return CrossEncoder(
-        model,
-        num_labels=1,
-        max_length=spec.max_length,
-        activation_fn=nn.Identity(),
-        device=device,
-        trust_remote_code=spec.trust_remote_code,
-        model_kwargs=loading_arguments(spec),
-    )
+    own = {"num_labels": 1, "max_length": spec.max_length, "activation_fn": torch.nn.Identity()}
+    encoder: CrossEncoder = open_model("CrossEncoder", model, device, spec.dtype, trust_remote_code=trust, **own)
+    return encoder
 
 
 def load_cross_encoder(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Reader:
@@ -288,21 +273,16 @@ def load_cross_encoder(model: str, spec: ScoringSpec, device: str, facts: Facts)
 
 def load_bi_encoder(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Reader:
     """Return the cosine of a SentenceTransformer's query and document vectors, with the model's own prompts."""
-    from sentence_transformers import SentenceTransformer
-
-    require_whole(model, VECTORS, trust_remote_code=spec.trust_remote_code)
-    encoder = SentenceTransformer(
-        model, device=device, trust_remote_code=spec.trust_remote_code, model_kwargs=loading_arguments(spec)
-    )
+    trust = spec.trust_remote_code
+    require_whole(model, VECTORS, trust_remote_code=trust)
+    encoder = open_model("SentenceTransformer", model, device, spec.dtype, trust_remote_code=trust)
     encoder.max_seq_length = min(spec.max_length, encoder.max_seq_length or spec.max_length)
     facts |= {"texts": 0, "texts_cut": 0, "reads_tokens": encoder.max_seq_length}
     ways = {"query": (spec.wrap_query, encoder.encode_query), "document": (spec.wrap_document, encoder.encode_document)}
 
     def count(items: Sequence[tuple[str, str]]) -> list[int]:
-        lengths = count_tokens(encoder.tokenizer, [ways[kind][0](text) for kind, text in items])
-        facts["texts"] += len(lengths)
-        facts["texts_cut"] += sum(length > encoder.max_seq_length for length in lengths)
-        return lengths
+        texts = [ways[kind][0](text) for kind, text in items]
+        return count_texts(encoder.tokenizer, texts, encoder.max_seq_length, facts)
 
     def run(items: Sequence[tuple[str, str]]) -> list[Any]:
         found: dict[tuple[str, str], Any] = {}
@@ -326,11 +306,6 @@ LOADERS: dict[str, Callable[[str, ScoringSpec, str, Facts], Reader]] = {
 }
 
 
-def loading_arguments(spec: ScoringSpec) -> dict[str, Any]:
-    """Return what `from_pretrained` needs to load the weights in the spec's dtype."""
-    return {"torch_dtype": spec.dtype, "trust_remote_code": spec.trust_remote_code, **weight_options()}
-
-
 def wrap_pairs(spec: ScoringSpec, pairs: Sequence[Pair]) -> list[Pair]:
     """Return the pairs with their instructions in front."""
     return [(spec.wrap_query(query), spec.wrap_document(document)) for query, document in pairs]
@@ -341,16 +316,32 @@ def build_pair_reader(encoder: Any, spec: ScoringSpec, facts: Facts, *, wrap: bo
 
     With `wrap`, instructions are put in front of the texts.
     """
-    cuts = CutPairs(encoder)
-    cuts.facts.update(facts)
+    tokenizer, limit = encoder[0].tokenizer, encoder[0].max_seq_length
+    facts = {"pairs_counted": 0, "pairs_cut": 0, "reads_tokens": limit, **facts}
+    # what stands around the two texts: special tokens, or the prompt of a chat template
+    if "message" in encoder[0].modality_config:
+        pair = [{"role": "query", "content": "0"}, {"role": "document", "content": "0"}]
+        prompt = tokenizer.apply_chat_template(pair, tokenize=False)
+        length, single = count_tokens(tokenizer, [prompt, "0"], special=False)
+        around = length - 2 * single
+    else:
+        around = int(tokenizer.num_special_tokens_to_add(pair=True))
 
     def write(keys: Sequence[Key]) -> list[Pair]:
         pairs = [key[:2] for key in keys]
         return wrap_pairs(spec, pairs) if wrap else pairs
 
+    def count(keys: Sequence[Key]) -> list[int]:
+        pairs = write(keys)
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        lengths = dict(zip(texts, count_tokens(tokenizer, texts, special=False), strict=True))
+        found = [lengths[query] + lengths[document] + around for query, document in pairs]
+        facts["pairs_counted"] += len(found)
+        facts["pairs_cut"] += sum(length > limit for length in found) if limit else 0
+        return found
+
     def run(keys: Sequence[Key]) -> list[float]:
         scores = encoder.predict(write(keys), batch_size=len(keys), show_progress_bar=False)
         return [float(score) for score in scores]
 
-    longest = encoder[0].max_seq_length or spec.max_length
-    return Reader(lambda keys: cuts.add(write(keys)), run, longest, spec.batch_size, encoder.device.type, cuts.facts)
+    return Reader(count, run, limit or spec.max_length, spec.batch_size, encoder.device.type, facts)
