@@ -56,11 +56,6 @@ class ChatRow:
     messages: list[Message]
     reference: str
 
-    @property
-    def several_turns(self) -> bool:
-        """Whether an answer comes before the one that is wanted."""
-        return any(message["role"] == "assistant" for message in self.messages)
-
 
 def read_unique(path: Path, shape: str, key: str, parse: Callable[[dict[str, Any]], T | None]) -> list[T]:
     """Return what `parse` makes of each row, in file order.
@@ -204,24 +199,21 @@ class TextProbe:
     origin: str
 
 
-def read_sides(data: Path, corpus: Path | None) -> tuple[list[str], list[str]]:
-    """Return the queries and the documents of an eval file, either from a corpus or from pairs."""
-    if corpus is None and is_pair_file(data):
-        pairs = read_text_pairs(data)
-        return [pair.text1 for pair in pairs], [pair.text2 for pair in pairs]
-    queries = [query.text for query in read_queries(data)]
-    return queries, [] if corpus is None else [document.text for document in read_corpus(corpus)]
-
-
 def build_text_probes(
     data: Path, corpus: Path | None, tokenizer: Any, max_length: int, test_prompt: str | None
 ) -> list[TextProbe]:
     """Return the probes, each text once a kind: the user's own, the fixed ones, the data's, a long one, some to cut."""
     found = [] if test_prompt is None else [TextProbe("query", test_prompt, "test-prompt")]
-    for pairs, origin in ((EXAMPLES, "example"), (AWKWARD, "awkward")):
-        for query, document in pairs:
+    for known, origin in ((EXAMPLES, "example"), (AWKWARD, "awkward")):
+        for query, document in known:
             found += [TextProbe("query", query, origin), TextProbe("document", document, origin)]
-    for kind, texts in zip(("query", "document"), read_sides(data, corpus), strict=True):
+    if corpus is None and is_pair_file(data):
+        pairs = read_text_pairs(data)
+        sides = {"query": [pair.text1 for pair in pairs], "document": [pair.text2 for pair in pairs]}
+    else:
+        sides = {"query": [query.text for query in read_queries(data)]}
+        sides["document"] = [] if corpus is None else [document.text for document in read_corpus(corpus)]
+    for kind, texts in sides.items():
         found += [TextProbe(kind, text, "data") for text in spread(texts, MAX_FROM_DATA // 2)]
     per_filler = count_filler(tokenizer)
     found.append(TextProbe("document", FILLER * max(1, min(max_length, LONG_TOKENS) * 3 // 4 // per_filler), "long"))

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from orchestrator.workers.chat.score import Answer, answer_greedily, choose_pad, compare_answers, find_stop_ids
-from orchestrator.workers.engines.sentence_transformers import load_lora
-from orchestrator.workers.environment import weight_options
+from orchestrator.workers.chat.score import Answer, ChatModel, compare_answers
+from orchestrator.workers.engines.sentence_transformers import load_lora, open_model
 from orchestrator.workers.eval_files import AWKWARD, EXAMPLES
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import copy_tokenizer, read_json, read_objects
@@ -66,16 +65,6 @@ def measure(model: Any, tokenizer: Any, kind: str, text: str) -> list[float]:
     return [float(value) for value in found.float()]
 
 
-def render_prompt(tokenizer: Any, prompt: str) -> list[int]:
-    """Return the ids of a prompt, as a user's message where there is a chat template."""
-    if tokenizer.chat_template:
-        prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        return list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-    return list(tokenizer(prompt)["input_ids"])
-
-
 def observe(model: Any, tokenizer: Any, kind: str, prompt: str | None) -> Observed:
     """Return what a model makes of the texts and the prompt."""
     numbers = [value for text in TEXTS for value in measure(model, tokenizer, kind, text)]
@@ -83,19 +72,14 @@ def observe(model: Any, tokenizer: Any, kind: str, prompt: str | None) -> Observ
         return Observed(numbers, [])
     if kind != LOGITS:
         return Observed(numbers, measure(model, tokenizer, kind, prompt))
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    stop_ids, settings = find_stop_ids(inner, tokenizer, None), inner.generation_config
-    answer = answer_greedily(
-        inner,
-        [render_prompt(tokenizer, prompt)],
-        pad=choose_pad(tokenizer),
-        stop_ids=stop_ids,
-        max_new_tokens=ANSWER_TOKENS,
-        top=True,
-    )[0]
-    inner.generation_config = settings  # it is saved with the model
+    chat = ChatModel(model.get_base_model() if hasattr(model, "get_base_model") else model, tokenizer)
+    if tokenizer.chat_template:  # then it is a user's message
+        asked = [{"role": "user", "content": prompt}]
+        prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    ids = tokenizer(prompt, add_special_tokens=not tokenizer.chat_template)["input_ids"]
+    answer = chat.answer([list(ids)], ANSWER_TOKENS, top=True)[0]
     text = tokenizer.decode(answer.ids, skip_special_tokens=True)
-    return Observed(numbers, [], answer, text, tuple(stop_ids))
+    return Observed(numbers, [], answer, text, tuple(chat.stop_ids))
 
 
 def describe_trial(kind: str, observed: Observed) -> Any:
@@ -207,15 +191,8 @@ def compare_vectors(
 
 def _embed(folder: Path, dtype: str, *, trust_remote_code: bool) -> list[float]:
     """Return the vectors of the texts as queries and as documents, one number after the other."""
-    from sentence_transformers import SentenceTransformer
-
     require_whole(folder, FOR_VECTORS, trust_remote_code=trust_remote_code)
-    model = SentenceTransformer(
-        str(folder),
-        device="cpu",
-        trust_remote_code=trust_remote_code,
-        model_kwargs={"torch_dtype": dtype, **weight_options()},
-    )
+    model = open_model("SentenceTransformer", folder, "cpu", dtype, trust_remote_code=trust_remote_code)
     if read_json(folder / _ADAPTER[0]).get("use_dora"):
         load_lora(model, folder)  # transformers has left out its magnitudes
     options = {"show_progress_bar": False, "convert_to_numpy": True}

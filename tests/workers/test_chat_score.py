@@ -10,7 +10,7 @@ import pytest
 from orchestrator.workers import score
 from orchestrator.workers.chat import score as chat_score
 from orchestrator.workers.chat.encoding import Encoded, load_format, load_own_format
-from orchestrator.workers.chat.score import answer_all, cut_encoded, sum_nll, take_batches
+from orchestrator.workers.chat.score import ChatModel, cut_encoded, take_batches
 from orchestrator.workers.engines.transformers import load_tokenizer, load_whole
 from orchestrator.workers.eval_files import BUILT, read_chat_rows
 from orchestrator.workers.failure import WorkerError
@@ -188,7 +188,7 @@ def test_the_nll_is_that_of_a_plain_run_without_padding(chat_model, trained, row
         assert line["nll"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_loss_is_the_one_that_the_trainer_computes(chat_model, trained, rows_file):
+def test_the_loss_is_the_one_that_the_trainer_computes(chat_model, trained, tokenizer, rows_file):
     import torch
 
     model = load_whole(chat_model, "CAUSAL_LM", "float32", "cpu", trust_remote_code=False).requires_grad_(False)
@@ -197,7 +197,7 @@ def test_the_loss_is_the_one_that_the_trainer_computes(chat_model, trained, rows
     inputs = {key: torch.tensor([batch[key]]) for key in ("input_ids", "labels")}
     expected = float(model(**inputs).loss)
     encoded = trained.encode(row.messages, row.reference)
-    found = sum_nll(model, [encoded], 0)[0] / len(encoded.targets)
+    found = ChatModel(model, tokenizer).sum_nll([encoded])[0] / len(encoded.targets)
     assert found == pytest.approx(expected, rel=1e-5)
 
 
@@ -218,8 +218,7 @@ def test_answers_in_a_padded_batch_are_those_of_each_prompt_alone(chat_model, tr
 
     model = load_whole(chat_model, "CAUSAL_LM", "float32", "cpu", trust_remote_code=False)
     prompts = [trained.encode_prompt(row.messages) for row in read_chat_rows(rows_file)]
-    stops = [trained.stop_id]
-    together = answer_all(model, prompts, pad=0, stop_ids=stops, max_new_tokens=8, batch_size=5)
+    together = ChatModel(model, tokenizer, trained.stop_id).answer(prompts, 8, batch_size=5)
     for prompt, answer in zip(prompts, together, strict=True):
         ids = list(prompt)
         for _ in range(8):
@@ -227,7 +226,7 @@ def test_answers_in_a_padded_batch_are_those_of_each_prompt_alone(chat_model, tr
         assert answer.ids == ids[len(prompt) :]
         assert not answer.ended
     # with that token as the end, the answer stops in front of it
-    ended = answer_all(model, prompts[:1], pad=0, stop_ids=[together[0].ids[3]], max_new_tokens=8, batch_size=1)[0]
+    ended = ChatModel(model, tokenizer, together[0].ids[3]).answer(prompts[:1], 8)[0]
     assert ended.ended
     assert ended.ids == together[0].ids[: together[0].ids.index(together[0].ids[3])]
 
@@ -236,13 +235,13 @@ def test_a_long_prompt_is_cut_on_the_left_and_a_long_answer_on_the_right():
     encoded = Encoded(list(range(10)), [6, 7, 8, 9])
     assert cut_encoded(encoded, 10).taken_from is None
     shorter = cut_encoded(encoded, 6)
-    assert (shorter.encoded.ids, shorter.encoded.targets, shorter.taken_from) == (
+    assert (shorter.ids, shorter.targets, shorter.taken_from) == (
         [4, 5, 6, 7, 8, 9],
         [2, 3, 4, 5],
         "prompt",
     )
     shortest = cut_encoded(encoded, 3)
-    assert (shortest.encoded.ids, shortest.encoded.targets, shortest.taken_from) == ([5, 6, 7], [1, 2], "reference")
+    assert (shortest.ids, shortest.targets, shortest.taken_from) == ([5, 6, 7], [1, 2], "reference")
 
 
 def test_cut_rows_are_counted(folder, chat_model, trained, rows_file):
@@ -252,7 +251,7 @@ def test_cut_rows_are_counted(folder, chat_model, trained, rows_file):
     assert {"prompt", "reference"} <= set(taken)
     assert (facts["prompts_cut"], facts["references_cut"]) == (taken.count("prompt"), taken.count("reference"))
     assert facts["longest"] == 20
-    assert [line["tokens"] for line in scores] == [len(cut.encoded.targets) for cut in cuts]
+    assert [line["tokens"] for line in scores] == [len(cut.targets) for cut in cuts]
     assert all(line["generation"] is None and math.isfinite(line["nll"]) for line in scores)
 
 

@@ -74,8 +74,8 @@ def test_numbers_of_two_vocabularies_are_a_failure_and_no_crash():
 
 
 def test_models_of_two_vocabularies_are_compared_on_the_tokens_that_both_have():
-    base, tuned = [[1.0, 2.0], [5.0, 6.0]], [[1.5, 2.5, 9.0], [5.5, 6.5, 9.0]]
-    assert share_vocabulary(base, tuned) == [base, [[1.5, 2.5], [5.5, 6.5]]]
+    base, tuned = np.array([[1.0, 2.0], [5.0, 6.0]]), np.array([[1.5, 2.5, 9.0], [5.5, 6.5, 9.0]])
+    assert [one.tolist() for one in share_vocabulary(base, tuned)] == [base.tolist(), [[1.5, 2.5], [5.5, 6.5]]]
     probes = [ChatProbe([{"role": "user", "content": text}], "", "data") for text in ("a", "b")]
     found = describe_probes({"base": base, "packaged": tuned}, probes)
     assert [line["from_base"] for line in found] == [0.5, 0.5]

@@ -44,15 +44,14 @@ WITHOUT_LIMIT = 10**9
 
 @dataclass(frozen=True)
 class Encoded:
-    """A conversation's ids, and the positions of those of its last answer that the training puts a loss on."""
+    """A conversation's ids, and the positions of those of its last answer that the training puts a loss on.
+
+    `taken_from` says where a limit of tokens took some: nowhere, from the "prompt" or from the "reference".
+    """
 
     ids: list[int]
     targets: list[int]
-
-    @property
-    def prompt(self) -> list[int]:
-        """The ids in front of the last answer."""
-        return self.ids[: self.targets[0]]
+    taken_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,8 @@ class ChatFormat:
 
     def encode_prompt(self, messages: list[Message]) -> list[int]:
         """Return the ids in front of the answer that comes next."""
-        return self.encode(messages, ANY_ANSWER).prompt
+        encoded = self.encode(messages, ANY_ANSWER)
+        return encoded.ids[: encoded.targets[0]]
 
 
 def load_format(tokenizer: Any, spec: ChatSpec) -> ChatFormat:
@@ -84,8 +84,7 @@ def join_turns(messages: list[Message], answer: str) -> list[Message]:
 
 def load_swift_format(tokenizer: Any, spec: ChatSpec) -> ChatFormat:
     """Return the format of ms-swift's template. Raises WorkerError for a template that it does not know."""
-    loss_scale = resolve_loss_scale(spec)
-    template = build_swift_template(tokenizer, spec, loss_scale)
+    template, loss_scale = build_swift_template(tokenizer, spec)
 
     def encode_all(messages: list[Message], answer: str) -> tuple[list[int], list[int]]:
         try:
@@ -124,34 +123,26 @@ def find_non_thinking_prefix(template: Any) -> str:
     return template.template_meta.non_thinking_prefix if getattr(template, "add_non_thinking_prefix", False) else ""
 
 
-def import_swift_templates() -> Any:
-    """Return ms-swift's module of templates, whose log lines are kept to warnings. Raises WorkerError without it."""
+def build_swift_template(tokenizer: Any, spec: ChatSpec) -> tuple[Any, str]:
+    """Return ms-swift's template in training mode, over a tokenizer that transformers loaded, and what gets a loss.
+
+    The latter as swift/arguments/base_args/template_args.py completes it. Raises WorkerError without ms-swift, and for
+    a template that it does not know.
+    """
     try:  # in ms-swift 3 it is swift.llm
         where = "swift.template" if importlib.util.find_spec("swift.template") is not None else "swift.llm"
-        template = importlib.import_module(where)
+        swift = importlib.import_module(where)
     except ImportError as error:
         raise WorkerError(f"the format is one of ms-swift, which cannot be imported: {error}") from error
     logging.getLogger("swift").setLevel(logging.WARNING)
-    return template
-
-
-def resolve_loss_scale(spec: ChatSpec) -> str:
-    """Return what gets a loss, as swift/arguments/base_args/template_args.py completes it."""
-    swift = import_swift_templates()
-    known = swift.TEMPLATE_MAPPING
-    if spec.template not in known:
+    if spec.template not in swift.TEMPLATE_MAPPING:
         raise WorkerError(f"ms-swift has no template {spec.template!r}: its list is swift.template.TEMPLATE_MAPPING")
-    meta = known[spec.template]
+    meta = swift.TEMPLATE_MAPPING[spec.template]
     loss_scale = str(spec.template_args.get("loss_scale") or "default")
     # ms-swift 3 adds nothing by itself
     ignores = swift.__name__ == "swift.template" and not spec.template_args.get("disable_ignore_empty_think")
     if ignores and meta.is_thinking and meta.non_thinking_prefix and "ignore_empty_think" not in loss_scale:
         loss_scale += "+ignore_empty_think"
-    return loss_scale
-
-
-def build_swift_template(tokenizer: Any, spec: ChatSpec, loss_scale: str) -> Any:
-    """Return ms-swift's template in training mode, over a tokenizer that transformers loaded."""
     # what ms-swift hangs on a tokenizer that it loads itself; nothing else of it is read for texts
     tokenizer.model_info = SimpleNamespace(
         config=None, task_type="causal_lm", max_model_len=WITHOUT_LIMIT, model_dir=tokenizer.name_or_path
@@ -161,7 +152,7 @@ def build_swift_template(tokenizer: Any, spec: ChatSpec, loss_scale: str) -> Any
     # a loss on the prompt too, which "all" asks for, is no measure of an answer
     base, *others = loss_scale.split("+")
     measured = "+".join(["default" if base == "all" else base, *others])
-    template = import_swift_templates().get_template(
+    template = swift.get_template(
         processor=tokenizer,  # the first of two in ms-swift 4, the second in 3
         default_system=spec.system,
         max_length=WITHOUT_LIMIT,
@@ -170,7 +161,7 @@ def build_swift_template(tokenizer: Any, spec: ChatSpec, loss_scale: str) -> Any
         **{key: value for key, value in spec.template_args.items() if value is not None and key not in own},
     )
     template.set_mode("train")
-    return template
+    return template, loss_scale
 
 
 def render_own(tokenizer: Any, messages: list[Message], *, prompt: bool, **options: Any) -> str:
@@ -186,18 +177,13 @@ def render_own(tokenizer: Any, messages: list[Message], *, prompt: bool, **optio
     return text
 
 
-def add_system(messages: list[Message], system: str | None) -> list[Message]:
-    """Return the messages, with `system` in front where they have no system message."""
-    if system is None or messages[0]["role"] == "system":
-        return messages
-    return [{"role": "system", "content": system}, *messages]
-
-
 def load_own_format(tokenizer: Any, system: str | None) -> ChatFormat:
     """Return the format of the tokenizer's own chat template, with thinking off where it has that switch."""
 
     def encode(messages: list[Message], answer: str) -> Encoded:
-        shown = add_system(messages, system)
+        shown = messages
+        if system is not None and messages[0]["role"] != "system":
+            shown = [{"role": "system", "content": system}, *messages]
         prompt = encode_plain(tokenizer, render_own(tokenizer, shown, prompt=True, enable_thinking=False))
         whole = render_own(tokenizer, join_turns(shown, MARKED_ANSWER), prompt=False, enable_thinking=False)
         end = whole[whole.rindex(MARKED_ANSWER) + len(MARKED_ANSWER) :]
@@ -289,7 +275,9 @@ def build_candidates(tokenizer: Any, trained: ChatFormat) -> Iterator[tuple[str,
             changes.append("thinking is off unless enable_thinking is true")
         system = trained.facts.get("default_system")
         if system:
-            lines.append(build_default_system(system))
+            message = f"{{'role': 'system', 'content': {quote_jinja(system)}}}"
+            condition = "{%- if messages and messages[0].role != 'system' %}"
+            lines.append(f"{condition}{{%- set messages = [{message}] + messages %}}{{%- endif %}}")
             changes.append("the system prompt of training is the default")
         if lines:
             yield "\n".join([*lines, own]), "adjusted", f"the base model's own chat template; {', '.join(changes)}"
@@ -297,13 +285,6 @@ def build_candidates(tokenizer: Any, trained: ChatFormat) -> Iterator[tuple[str,
         text = write_template(tokenizer, trained.template)
         if text is not None:
             yield text, "written", "written after ms-swift's template, because the base model's own renders other ids"
-
-
-def build_default_system(system: str) -> str:
-    """Return the Jinja line that puts a system message in front of messages without one."""
-    message = f"{{'role': 'system', 'content': {quote_jinja(system)}}}"
-    condition = "{%- if messages and messages[0].role != 'system' %}"
-    return f"{condition}{{%- set messages = [{message}] + messages %}}{{%- endif %}}"
 
 
 # A template of ms-swift written as a chat template: the same texts around the same messages, as in training.
@@ -338,31 +319,24 @@ def write_template(tokenizer: Any, template: Any) -> str | None:
     end, separator = found["suffix"] or "", found["chat_sep"] or ""
     # where a turn of the user ends as one of the assistant does, the rest opens the answer
     closing = separator if separator and behind.startswith(separator) else ""
-    opening = behind.removeprefix(closing)
-    prefix = find_non_thinking_prefix(template)
-    bos = tokenizer.bos_token if meta.auto_add_bos and has_bos(tokenizer) else ""
-    start, finish = (system or "").split("{{SYSTEM}}") if system else ("", "")
+    adds_bos = tokenizer.bos_token and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+    start, _, finish = (system or "").partition("{{SYSTEM}}")
     values = {
         "default_system": meta.default_system or "",
-        "bos": bos,
+        "bos": tokenizer.bos_token if meta.auto_add_bos and adds_bos else "",
         "no_system": found["prefix"] or "",
         "system_start": start,
         "system_end": finish,
         "user_start": before,
         "user_end": closing,
-        "answer_start": opening,
-        "no_thinking": prefix,
+        "answer_start": behind.removeprefix(closing),
+        "no_thinking": find_non_thinking_prefix(template),
         "answer_end": end,
         "between": separator,
     }
     settings = "".join(f"{{%- set {name} = {quote_jinja(value)} %}}\n" for name, value in values.items())
     body = "keeps_thinking" if keeps_thinking(template) else "drops_thinking"
     return settings + (TEMPLATES / f"{body}.jinja").read_text(encoding="utf-8")
-
-
-def has_bos(tokenizer: Any) -> bool:
-    """Tell whether the tokenizer puts its beginning token in front of a text."""
-    return bool(tokenizer.bos_token) and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
 
 
 def keeps_thinking(template: Any) -> bool:

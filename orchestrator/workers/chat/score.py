@@ -45,48 +45,110 @@ class Answer:
     top: tuple[dict[int, float], ...] = ()
 
 
-def pad_left(model: Any, rows: Sequence[list[int]], pad: int) -> dict[str, Any]:
-    """Return the model's inputs; every row ends at the last column, and its positions count from its own first id."""
-    import torch
+@dataclass(frozen=True)
+class ChatModel:
+    """A causal language model and its tokenizer; `stop_id` ends a turn of the format that it is asked in."""
 
-    width = max(map(len, rows))
-    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=model.device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    inputs = {"input_ids": ids, "attention_mask": mask}
-    if "position_ids" in inspect.signature(model.forward).parameters:
-        inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
-    return inputs
+    model: Any
+    tokenizer: Any
+    stop_id: int | None = None
 
+    @property
+    def stop_ids(self) -> list[int]:
+        """Every id that ends an answer: the format's, the model's own, the tokenizer's."""
+        own = self.model.generation_config.eos_token_id
+        found = [self.stop_id, *(own if isinstance(own, list) else [own]), self.tokenizer.eos_token_id]
+        return list(dict.fromkeys(one for one in found if one is not None))
 
-def compute_last_logits(model: Any, rows: Sequence[list[int]], pad: int, keep: int) -> Any:
-    """Return the logits of the last `keep` columns, rows x keep x vocabulary, in the model's dtype."""
-    import torch
+    @property
+    def pad_id(self) -> int:
+        """An id to fill short rows with; the mask hides it."""
+        pad = self.tokenizer.pad_token_id
+        return pad if pad is not None else (self.tokenizer.eos_token_id or 0)
 
-    inputs = pad_left(model, rows, pad)
-    if "logits_to_keep" in inspect.signature(model.forward).parameters:
-        inputs["logits_to_keep"] = keep
-    with torch.inference_mode():
-        return model(**inputs, use_cache=False).logits[:, -keep:]
+    def pad_left(self, rows: Sequence[list[int]]) -> dict[str, Any]:
+        """Return ids and mask [rows, columns]; every row ends at the last column."""
+        import torch
 
+        width, device = max(map(len, rows)), self.model.device
+        ids = torch.tensor([[self.pad_id] * (width - len(row)) + row for row in rows], device=device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+        return {"input_ids": ids, "attention_mask": mask}
 
-def sum_nll(model: Any, batch: Sequence[Encoded], pad: int) -> list[float]:
-    """Return, for each row, the sum of -log p of its target tokens, each given all ids before it."""
-    import torch
-    from torch.nn.functional import cross_entropy
+    def compute_last_logits(self, rows: Sequence[list[int]], keep: int = 1) -> Any:
+        """Return the logits of the last `keep` columns, rows x keep x vocabulary, in the model's dtype."""
+        import torch
 
-    # the logits at a position speak of the next one
-    keep = max(len(row.ids) - row.targets[0] for row in batch) + 1
-    logits = compute_last_logits(model, [row.ids for row in batch], pad, keep)
-    sums = []
-    for index, row in enumerate(batch):
-        columns = torch.tensor([keep - len(row.ids) + target - 1 for target in row.targets], device=logits.device)
-        wanted = torch.tensor([row.ids[target] for target in row.targets], device=logits.device)
-        total = 0.0
-        for start in range(0, len(wanted), CHUNK):
-            part = logits[index, columns[start : start + CHUNK]].float()
-            total += float(cross_entropy(part, wanted[start : start + CHUNK], reduction="sum"))
-        sums.append(total)
-    return sums
+        inputs, known = self.pad_left(rows), inspect.signature(self.model.forward).parameters
+        if "position_ids" in known:  # each row's count from its own first id
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        more = {"logits_to_keep": keep} if "logits_to_keep" in known else {}
+        with torch.inference_mode():
+            return self.model(**inputs, **more, use_cache=False).logits[:, -keep:]
+
+    def sum_nll(self, batch: Sequence[Encoded]) -> list[float]:
+        """Return, for each row, the sum of -log p of its target tokens, each given all ids before it."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        # the logits at a position speak of the next one
+        keep = max(len(row.ids) - row.targets[0] for row in batch) + 1
+        logits = self.compute_last_logits([row.ids for row in batch], keep)
+        sums = []
+        for index, row in enumerate(batch):
+            columns = torch.tensor([keep - len(row.ids) + target - 1 for target in row.targets], device=logits.device)
+            wanted = torch.tensor([row.ids[target] for target in row.targets], device=logits.device)
+            total = 0.0
+            for start in range(0, len(wanted), CHUNK):
+                part = logits[index, columns[start : start + CHUNK]].float()
+                total += float(cross_entropy(part, wanted[start : start + CHUNK], reduction="sum"))
+            sums.append(total)
+        return sums
+
+    def answer(
+        self,
+        prompts: Sequence[list[int]],
+        max_new_tokens: int,
+        batch_size: int = 1,
+        *,
+        top: bool = False,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> list[Answer]:
+        """Return the most probable continuation of each prompt, in order, token by token; with its `top` if asked.
+
+        Prompts of similar length are run together, the longest first; `advance` is told how many are done.
+        """
+        import torch
+        from transformers import GenerationConfig
+
+        stop_ids, kept = self.stop_ids, self.model.generation_config
+        # the model's own sampling settings and penalties would be filled in where this one says nothing
+        self.model.generation_config = settings = GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=stop_ids,
+            pad_token_id=self.pad_id,
+            return_dict_in_generate=True,
+            output_logits=top,
+        )
+        order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+        answers: dict[int, Answer] = {}
+        for start in range(0, len(order), batch_size):
+            taken = order[start : start + batch_size]
+            inputs = self.pad_left([prompts[place] for place in taken])
+            with torch.inference_mode():
+                output = self.model.generate(**inputs, generation_config=settings)
+            written = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+            for row, (place, ids) in enumerate(zip(taken, written, strict=True)):
+                end = next((position for position, one in enumerate(ids) if one in stop_ids), len(ids))
+                # the token that ended it counts: two models may differ in whether to stop
+                largest = [step[row].float().topk(TOP) for step in output.logits[: end + 1]] if top else []
+                tops = (dict(zip(one.indices.tolist(), one.values.tolist(), strict=True)) for one in largest)
+                answers[place] = Answer(ids[:end], end < len(ids), tuple(tops))
+            advance(len(taken))
+        self.model.generation_config = kept  # it is saved with the model
+        return [answers[place] for place in range(len(prompts))]
 
 
 def take_batches(batch: Sequence[Encoded], batch_size: int, vocabulary: int) -> Iterator[list[int]]:
@@ -104,80 +166,6 @@ def take_batches(batch: Sequence[Encoded], batch_size: int, vocabulary: int) -> 
         longest = max(longest, scored)
     if taken:
         yield taken
-
-
-def find_stop_ids(model: Any, tokenizer: Any, stop_id: int | None) -> list[int]:
-    """Return every id that ends an answer: the format's, the model's own, the tokenizer's."""
-    own = model.generation_config.eos_token_id
-    found = [stop_id, *(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
-    return list(dict.fromkeys(one for one in found if one is not None))
-
-
-def answer_greedily(
-    model: Any, prompts: Sequence[list[int]], *, pad: int, stop_ids: list[int], max_new_tokens: int, top: bool = False
-) -> list[Answer]:
-    """Return the most probable continuation of each prompt, one batch, token by token."""
-    import torch
-    from transformers import GenerationConfig
-
-    # the model's own sampling settings and penalties would be filled in where this one says nothing
-    settings = GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=stop_ids,
-        pad_token_id=pad,
-        return_dict_in_generate=True,
-        output_logits=top,
-    )
-    model.generation_config = settings
-    inputs = pad_left(model, prompts, pad)
-    inputs.pop("position_ids", None)
-    with torch.inference_mode():
-        output = model.generate(**inputs, generation_config=settings)
-    answers = []
-    for index, ids in enumerate(output.sequences[:, inputs["input_ids"].shape[1] :].tolist()):
-        end = next((position for position, one in enumerate(ids) if one in stop_ids), len(ids))
-        largest: tuple[dict[int, float], ...] = ()
-        if top:  # the token that ended it counts: two models may differ in whether to stop
-            largest = tuple(find_top(step[index]) for step in output.logits[: end + 1])
-        answers.append(Answer(ids[:end], end < len(ids), largest))
-    return answers
-
-
-def find_top(logits: Any) -> dict[int, float]:
-    """Return the largest logits by token id, the largest first."""
-    found = logits.float().topk(TOP)
-    return dict(zip(found.indices.tolist(), found.values.tolist(), strict=True))
-
-
-def answer_all(
-    model: Any,
-    prompts: Sequence[list[int]],
-    *,
-    pad: int,
-    stop_ids: list[int],
-    max_new_tokens: int,
-    batch_size: int,
-    advance: Callable[[int], None] | None = None,
-) -> list[Answer]:
-    """Return an answer to each prompt, in order; prompts of similar length are run together, the longest first."""
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    answers: dict[int, Answer] = {}
-    for start in range(0, len(order), batch_size):
-        taken = order[start : start + batch_size]
-        found = answer_greedily(
-            model, [prompts[i] for i in taken], pad=pad, stop_ids=stop_ids, max_new_tokens=max_new_tokens
-        )
-        answers.update(zip(taken, found, strict=True))
-        if advance is not None:
-            advance(len(taken))
-    return [answers[index] for index in range(len(prompts))]
-
-
-def choose_pad(tokenizer: Any) -> int:
-    """Return an id to fill short rows with; the mask hides it."""
-    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
 
 
 def compare_answers(
@@ -202,47 +190,20 @@ def compare_answers(
     return tie, {"same": False, "first_difference": position, "margin": margin, "tie": tie}
 
 
-@dataclass(frozen=True)
-class Cut:
-    """A conversation within `max_length`, and what that took: nothing, "prompt" or "reference"."""
-
-    encoded: Encoded
-    taken_from: str | None
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model with its tokenizer and format, the conversations within `max_length`, and the prompts to answer."""
-
-    model: Any
-    tokenizer: Any
-    chat: ChatFormat
-    cuts: list[Cut]
-    prompts: list[list[int]]
-
-
-def cut_encoded(encoded: Encoded, max_length: int) -> Cut:
+def cut_encoded(encoded: Encoded, max_length: int) -> Encoded:
     """Cut the prompt from the left; of an answer that is too long alone its beginning stays, and one prompt token."""
     excess = len(encoded.ids) - max_length
     if excess <= 0:
-        return Cut(encoded, None)
+        return encoded
     start = encoded.targets[0]
     dropped = min(excess, start - 1)
     ids = encoded.ids[dropped:][:max_length]
     targets = [target - dropped for target in encoded.targets if target - dropped < max_length]
-    return Cut(Encoded(ids, targets), "prompt" if excess < start else "reference")
+    return Encoded(ids, targets, "prompt" if excess < start else "reference")
 
 
-def score_rows(model: Any, cuts: list[Cut], pad: int, batch_size: int, progress: Progress) -> list[float]:
-    """Return each row's sum of -log p. Raises WorkerError for NaN or infinity."""
-    encoded = [cut.encoded for cut in cuts]
-    vocabulary = int(model.config.get_text_config().vocab_size)
-    sums: dict[int, float] = {}
-    for taken in take_batches(encoded, batch_size, vocabulary):
-        sums.update(zip(taken, sum_nll(model, [encoded[i] for i in taken], pad), strict=True))
-        progress.advance(len(taken))
-    require_finite(sums.values(), "rows")
-    return [sums[index] for index in range(len(encoded))]
+# a model with its format, the conversations within `max_length`, and the prompts to answer
+Loaded = tuple[ChatModel, ChatFormat, list[Encoded], list[list[int]]]
 
 
 def count_other_prompts(tokenizer: Any, spec: ChatSpec, chat: ChatFormat, rows: list[ChatRow]) -> int | None:
@@ -272,48 +233,46 @@ class ChatJob:
         spec = self.spec
         tokenizer = load_tokenizer(model, trust_remote_code=spec.trust_remote_code)
         chat = load_format(tokenizer, spec)
-        cuts = [cut_encoded(chat.encode(row.messages, row.reference), spec.max_length) for row in self.rows]
+        encoded = [cut_encoded(chat.encode(row.messages, row.reference), spec.max_length) for row in self.rows]
         prompts = [chat.encode_prompt(row.messages)[-spec.max_length :] for row in self.rows[: spec.generate]]
-        language_model = load_whole(
-            model, "CAUSAL_LM", spec.dtype, devices[0], trust_remote_code=spec.trust_remote_code
-        )
-        return Loaded(language_model, tokenizer, chat, cuts, prompts)
+        loaded = load_whole(model, "CAUSAL_LM", spec.dtype, devices[0], trust_remote_code=spec.trust_remote_code)
+        return ChatModel(loaded, tokenizer, chat.stop_id), chat, encoded, prompts
 
     def score(self, loaded: Loaded, kept: Path | None = None) -> Scored:  # noqa: ARG002  all are read anew
-        """Return -log p of each reference, and the model's own answers to the first prompts."""
-        model, tokenizer, chat, cuts = loaded.model, loaded.tokenizer, loaded.chat, loaded.cuts
-        stop_ids, pad = find_stop_ids(model, tokenizer, chat.stop_id), choose_pad(tokenizer)
-        progress = Progress(total=len(self.rows) + len(loaded.prompts))
+        """Return -log p of each reference, and the model's own answers to the first prompts.
+
+        Raises WorkerError for NaN or infinity.
+        """
+        (model, chat, encoded, prompts), spec = loaded, self.spec
+        tokenizer, stop_ids = model.tokenizer, model.stop_ids
+        progress = Progress(total=len(self.rows) + len(prompts))
         started = time.monotonic()
-        sums = score_rows(model, cuts, pad, self.spec.batch_size, progress)
+        nll = dict.fromkeys(range(len(encoded)), 0.0)
+        for taken in take_batches(encoded, spec.batch_size, int(model.model.config.get_text_config().vocab_size)):
+            nll.update(zip(taken, model.sum_nll([encoded[place] for place in taken]), strict=True))
+            progress.advance(len(taken))
+        sums = list(nll.values())
+        require_finite(sums, "rows")
         scored = time.monotonic()
-        answers = answer_all(
-            model,
-            loaded.prompts,
-            pad=pad,
-            stop_ids=stop_ids,
-            max_new_tokens=self.spec.max_new_tokens,
-            batch_size=self.spec.batch_size,
-            advance=progress.advance,
-        )
+        answers = model.answer(prompts, spec.max_new_tokens, spec.batch_size, advance=progress.advance)
         generating_s = time.monotonic() - scored
         texts = [tokenizer.decode(answer.ids, skip_special_tokens=True) for answer in answers]
         rows = [
-            {"id": row.id, "nll": nll, "tokens": len(cut.encoded.targets), "generation": text}
-            for row, cut, nll, text in itertools.zip_longest(self.rows, cuts, sums, texts)
+            {"id": row.id, "nll": total, "tokens": len(one.targets), "generation": text}
+            for row, one, total, text in itertools.zip_longest(self.rows, encoded, sums, texts)
         ]
-        tokens = sum(len(cut.encoded.targets) for cut in cuts)
+        tokens = sum(len(one.targets) for one in encoded)
         facts = {
-            "dtype_used": self.spec.dtype,
+            "dtype_used": spec.dtype,
             "rows": len(rows),
             "tokens": tokens,
-            "longest": max(len(cut.encoded.ids) for cut in cuts),
-            "max_length": self.spec.max_length,
-            "prompts_cut": sum(cut.taken_from == "prompt" for cut in cuts),
-            "references_cut": sum(cut.taken_from == "reference" for cut in cuts),
+            "longest": max(len(one.ids) for one in encoded),
+            "max_length": spec.max_length,
+            "prompts_cut": sum(one.taken_from == "prompt" for one in encoded),
+            "references_cut": sum(one.taken_from == "reference" for one in encoded),
             "loss": sum(sums) / tokens,
             "generations": len(answers),
-            "max_new_tokens": self.spec.max_new_tokens,
+            "max_new_tokens": spec.max_new_tokens,
             "hit_max_new_tokens": sum(not answer.ended for answer in answers),
             "empty_generations": sum(not answer.ids for answer in answers),
             "generated_tokens": sum(len(answer.ids) for answer in answers),
@@ -321,7 +280,7 @@ class ChatJob:
             "scoring_s": round(scored - started, 3),
             **chat.facts,
             "stop_ids": stop_ids,
-            "other_prompts_in_own_template": count_other_prompts(tokenizer, self.spec, chat, self.rows),
+            "other_prompts_in_own_template": count_other_prompts(tokenizer, spec, chat, self.rows),
         }
         return Scored(rows, facts)
 
@@ -356,12 +315,5 @@ def predict(
     prompts = [chat.encode_prompt(messages)[-spec.max_length :] for messages in conversations]
     trust = spec.trust_remote_code
     loaded = load_whole(model, "CAUSAL_LM", spec.dtype, choose_device(device), trust_remote_code=trust)
-    answers = answer_all(
-        loaded,
-        prompts,
-        pad=choose_pad(tokenizer),
-        stop_ids=find_stop_ids(loaded, tokenizer, chat.stop_id),
-        max_new_tokens=spec.max_new_tokens,
-        batch_size=spec.batch_size,
-    )
+    answers = ChatModel(loaded, tokenizer, chat.stop_id).answer(prompts, spec.max_new_tokens, spec.batch_size)
     return [{"answer": tokenizer.decode(answer.ids, skip_special_tokens=True)} for answer in answers], {}

@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator.workers import verification_checks as verify
 from orchestrator.workers.chat import score as lm
 from orchestrator.workers.chat.encoding import ChatFormat, Chosen, choose_template, load_format
-from orchestrator.workers.engines.transformers import load_float32, load_tokenizer, load_whole, release
+from orchestrator.workers.engines.transformers import load_float32, load_tokenizer, load_whole
 from orchestrator.workers.eval_files import BUILT, EXAMPLES, ChatProbe, Message, build_chat_probes, read_chat_rows
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_json, set_chat_template, update_settings, write_json
@@ -61,7 +61,7 @@ def prepare(request: Request, spec: ChatSpec, folder: Path) -> Subject:
     tokenizer = load_tokenizer(request.find_tokenizer(), trust_remote_code=trust)
     trained = load_format(tokenizer, spec)
     require_trained_format(request, spec, trained)
-    probes, turns = build_chat_probes(rows), any(row.several_turns for row in rows)
+    probes, turns = build_chat_probes(rows), any(one["role"] == "assistant" for row in rows for one in row.messages)
     chosen = choose_template(tokenizer, trained, probes, turns=turns)
     set_chat_template(folder, chosen.text)
     update_settings(folder, padding_side="left")
@@ -108,58 +108,51 @@ def keep_stopping(folder: Path, stop_id: int | None) -> list[int]:
 
 @dataclass(frozen=True)
 class Asked:
-    """What one model made of the questions: `numbers` are the logits of each probe that are looked at."""
+    """What one model made of the questions: `logits` are those of each probe that are looked at [probes, tokens]."""
 
-    numbers: list[list[float]]
+    logits: Any
     answers: list[lm.Answer]
-    hashes: dict[str, str]
     stop_ids: list[int]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What every model made of the questions; `tied` says that the package's input and output embeddings are one."""
+    """What every model (base, adapter, packaged) made of the questions, and hashes of the parameters of two.
+
+    `tied` says that the package's input and output embeddings are one.
+    """
 
     models: dict[str, Asked]
+    base_hashes: dict[str, str]
+    hashes: dict[str, str]
     missing: tuple[str, ...]
     tied: bool
-
-    @property
-    def base(self) -> Asked:
-        """The base model's."""
-        return self.models["base"]
-
-    @property
-    def packaged(self) -> Asked:
-        """The packaged model's."""
-        return self.models["packaged"]
 
 
 def observe(subject: Subject) -> Seen:
     """Ask base, adapter on its base, and package, one model in memory at a time."""
     request, trust = subject.request, subject.spec.trust_remote_code
     model = load_whole(request.base, "CAUSAL_LM", "float32", request.device, trust_remote_code=trust)
-    models = {"base": ask(model, subject, subject.tokenizer)}
+    models, base_hashes = {"base": ask(model, subject, subject.tokenizer)}, hash_parameters(model)
     if request.adapter is not None:
         model = attach_adapter(model, request.adapter).eval()
-        models["adapter"] = ask(model.get_base_model(), subject, subject.tokenizer, hashed=False)
+        models["adapter"] = ask(model.get_base_model(), subject, subject.tokenizer)
     del model
-    release()
     model, missing = load_float32("AutoModelForCausalLM", subject.folder, request.device, trust_remote_code=trust)
-    models["packaged"] = ask(model, subject, subject.packaged)
+    models["packaged"], hashes = ask(model, subject, subject.packaged), hash_parameters(model)
     output = model.get_output_embeddings()
     tied = output is not None and output.weight is model.get_input_embeddings().weight
-    del model, output
-    release()
-    return Seen(models, missing, tied)
+    return Seen(models, base_hashes, hashes, missing, tied)
 
 
-def ask(model: Any, subject: Subject, tokenizer: Any, *, hashed: bool = True) -> Asked:
+def ask(model: Any, subject: Subject, tokenizer: Any) -> Asked:
     """Return what the model makes of the probes with their answers, and its own answers to the prompts.
 
     Of a vocabulary's logits only some are looked at, of the same ids in models of different vocabularies. Raises
     WorkerError for a model that has no embedding of one of the tokens.
     """
+    import numpy as np
+
     trained = subject.trained
     probes = [trained.encode(probe.messages, probe.answer).ids for probe in subject.probes]
     prompts = [trained.encode_prompt(messages) for messages in subject.prompts]
@@ -169,64 +162,70 @@ def ask(model: Any, subject: Subject, tokenizer: Any, *, hashed: bool = True) ->
             f"{getattr(model.config, 'name_or_path', '') or 'the model'} has {rows} tokens, and the tokenizer gives a "
             f"probe token {highest}: the vocabulary was enlarged in training, so the two cannot be compared"
         )
-    pad, step = lm.choose_pad(subject.tokenizer), max(1, len(subject.tokenizer) // MAX_NUMBERS)
-    numbers = [
-        lm.compute_last_logits(model, [ids[:LONGEST_PROBE_TOKENS]], pad, 1)[0, -1].float()[::step].tolist()
-        for ids in probes
-    ]
-    stop_ids = lm.find_stop_ids(model, tokenizer, trained.stop_id)
-    answers = [
-        *(
-            lm.answer_greedily(model, [ids], pad=pad, stop_ids=stop_ids, max_new_tokens=ANSWER_TOKENS, top=True)[0]
-            for ids in prompts
-        )
-    ]
-    return Asked(numbers, answers, hash_parameters(model) if hashed else {}, stop_ids)
+    chat, step = lm.ChatModel(model, tokenizer, trained.stop_id), max(1, len(subject.tokenizer) // MAX_NUMBERS)
+    last = (chat.compute_last_logits([ids[:LONGEST_PROBE_TOKENS]])[0, -1].float()[::step].cpu() for ids in probes)
+    logits = np.stack([one.double().numpy() for one in last])
+    return Asked(logits, chat.answer(prompts, ANSWER_TOKENS, top=True), chat.stop_ids)
 
 
-def share_vocabulary(*numbers: list[list[float]]) -> list[list[list[float]]]:
-    """Return each model's numbers for the tokens that every model has: training may add some."""
-    width = min(len(rows[0]) for rows in numbers)
-    return [[row[:width] for row in rows] for rows in numbers]
-
-
-def flatten(rows: list[list[float]]) -> list[float]:
-    """Return the numbers of all probes as one list."""
-    return [value for row in rows for value in row]
+def share_vocabulary(*logits: Any) -> list[Any]:
+    """Return each model's logits [probes, tokens] of the tokens that every model has: training may add some."""
+    width = min(rows.shape[1] for rows in logits)
+    return [rows[:, :width] for rows in logits]
 
 
 def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[verify.Check]:
     """Return the checks of files, logits, answers, chat template and the end of a turn."""
-    base, packaged, adapted = seen.base, seen.packaged, seen.models.get("adapter")
-    numbers = flatten(packaged.numbers)
+    base, packaged, adapted = seen.models["base"], seen.models["packaged"], seen.models.get("adapter")
+    chosen, stop_id = subject.written, subject.trained.stop_id
+    numbers = packaged.logits.ravel().tolist()
     wanted = bool(read_json(subject.folder / "config.json").get("tie_word_embeddings", seen.tied))
-    checks = [
-        check_copied(subject.request.model, subject.folder),
-        check_tied(subject.folder, wanted=wanted, tied=seen.tied),
-        verify.check_finite({name: flatten(one.numbers) for name, one in seen.models.items()}),
-        verify.check_changed_weights(base.hashes, packaged.hashes),
-        verify.check_changed_scores(*map(flatten, share_vocabulary(base.numbers, packaged.numbers))),
-        verify.check_not_constant(numbers),
-    ]
-    if adapted is not None:
-        share, expected = verify.merge_tolerance(scan.dtypes, verify.MERGE_TOLERANCE), flatten(adapted.numbers)
-        shared = share_vocabulary(base.numbers, adapted.numbers, packaged.numbers)
-        checks += [
-            verify.check_same("merged", "the merged model", numbers, expected, share),
-            verify.check_merge_keeps_training(*map(flatten, shared)),
-            check_answer(adapted, packaged, share * verify.measure_scale(expected)),
-        ]
-    return [*checks, check_template(subject.written), check_stop(subject.trained.stop_id, subject.stops)]
-
-
-def check_copied(model: Path, folder: Path) -> verify.Check:
-    """Check that config and weights are the trained folder's, byte for byte: then the two are one model."""
-    names = ["config.json", *(path.name for path in require_safetensors(model))]
+    trained, folder = subject.request.model, subject.folder
+    # config and weights must be the trained folder's, byte for byte: then the two are one model
+    copied = ["config.json", *(path.name for path in require_safetensors(trained))]
     other = [
-        name for name in names if not (folder / name).is_file() or hash_file(folder / name) != hash_file(model / name)
+        name
+        for name in copied
+        if not (folder / name).is_file() or hash_file(folder / name) != hash_file(trained / name)
     ]
-    failure = f"{', '.join(other)} of the package differ from the trained folder's: the copy is damaged"
-    return verify.Check("copied", not other, failure, {"files": len(names)})
+    damaged = f"{', '.join(other)} of the package differ from the trained folder's: the copy is damaged"
+    checks = [
+        verify.Check("copied", not other, damaged, {"files": len(copied)}),
+        check_tied(subject.folder, wanted=wanted, tied=seen.tied),
+        verify.check_finite({name: one.logits.ravel().tolist() for name, one in seen.models.items()}),
+        verify.check_changed_weights(seen.base_hashes, seen.hashes),
+        verify.check_changed_scores(*(one.ravel().tolist() for one in share_vocabulary(base.logits, packaged.logits))),
+        verify.check_not_constant(numbers),
+        verify.Check(
+            "chat-template",
+            chosen.exact,
+            f"the packaged chat template renders other ids than the training: {chosen.differs} probes of each origin; "
+            "the model would be asked in a format that it was not trained in",
+            {"chat_template": chosen.source, "differs": chosen.differs},
+        ),
+        verify.Check(
+            "stop",
+            stop_id is None or stop_id in subject.stops,
+            f"generation_config.json does not stop at {stop_id}, which ends every trained answer: it never would stop",
+            {"stop_ids": subject.stops},
+        ),
+    ]
+    if adapted is None:
+        return checks
+    share, expected = verify.merge_tolerance(scan.dtypes, verify.MERGE_TOLERANCE), adapted.logits.ravel().tolist()
+    shared = share_vocabulary(base.logits, adapted.logits, packaged.logits)
+    tolerance = share * verify.measure_scale(expected)
+    same, facts = lm.compare_answers(adapted.answers[0], packaged.answers[0], packaged.stop_ids, tolerance)
+    failure = (
+        f"the packaged model answers the test prompt differently from base and adapter, from token "
+        f"{facts.get('first_difference')} on (margin {facts.get('margin')}, explained up to {tolerance:.3g})"
+    )
+    return [
+        *checks,
+        verify.check_same("merged", "the merged model", numbers, expected, share),
+        verify.check_merge_keeps_training(*(one.ravel().tolist() for one in shared)),
+        verify.Check("same-answer", same, failure, {**facts, "tokens": len(adapted.answers[0].ids)}),
+    ]
 
 
 def check_tied(folder: Path, *, wanted: bool, tied: bool) -> verify.Check:
@@ -250,33 +249,6 @@ def check_tied(folder: Path, *, wanted: bool, tied: bool) -> verify.Check:
     )
 
 
-def check_answer(adapted: Asked, packaged: Asked, tolerance: float) -> verify.Check:
-    """Check that the packaged model writes the adapter's answer, up to a tie that rounding may turn."""
-    passed, facts = lm.compare_answers(adapted.answers[0], packaged.answers[0], packaged.stop_ids, tolerance)
-    failure = (
-        f"the packaged model answers the test prompt differently from base and adapter, from token "
-        f"{facts.get('first_difference')} on (margin {facts.get('margin')}, explained up to {tolerance:.3g})"
-    )
-    return verify.Check("same-answer", passed, failure, {**facts, "tokens": len(adapted.answers[0].ids)})
-
-
-def check_template(chosen: Chosen) -> verify.Check:
-    """Check that the packaged chat template renders the ids of training."""
-    failure = (
-        f"the packaged chat template renders other ids than the training: {chosen.differs} probes of each origin; "
-        "the model would be asked in a format that it was not trained in"
-    )
-    return verify.Check(
-        "chat-template", chosen.exact, failure, {"chat_template": chosen.source, "differs": chosen.differs}
-    )
-
-
-def check_stop(stop_id: int | None, kept: list[int]) -> verify.Check:
-    """Check that the packaged generation_config ends where the training ends a turn."""
-    failure = f"generation_config.json does not stop at {stop_id}, which ends every trained answer: it never would stop"
-    return verify.Check("stop", stop_id is None or stop_id in kept, failure, {"stop_ids": kept})
-
-
 def report(subject: Subject, seen: Seen) -> dict[str, Any]:
     """Return the template, every model's answer to the test prompt, and each probe's distances to the package."""
     test = {
@@ -287,33 +259,48 @@ def report(subject: Subject, seen: Seen) -> dict[str, Any]:
         "chat_template": subject.chosen.source,
         "chat_template_note": subject.chosen.note,
         "test_prompt": {"messages": subject.prompts[0], **test},
-        "probes": describe_probes({name: one.numbers for name, one in seen.models.items()}, subject.probes),
+        "probes": describe_probes({name: one.logits for name, one in seen.models.items()}, subject.probes),
     }
 
 
-def describe_probes(numbers: Mapping[str, list[list[float]]], probes: Sequence[ChatProbe]) -> list[dict[str, Any]]:
-    """Return, for each probe, where it comes from and how far the packaged model is from the others."""
-    shared = dict(zip(numbers, share_vocabulary(*numbers.values()), strict=True))
+def describe_probes(logits: Mapping[str, Any], probes: Sequence[ChatProbe]) -> list[dict[str, Any]]:
+    """Return, for each probe, where it comes from and how far the packaged model's logits are from the others'."""
+    import numpy as np
+
+    shared = dict(zip(logits, share_vocabulary(*logits.values()), strict=True))
     packaged = shared.pop("packaged")
+    farthest = {f"from_{name}": np.abs(one - packaged).max(axis=1).tolist() for name, one in shared.items()}
     return [
         {
             "origin": probe.origin,
             "prompt": probe.messages[-1]["content"][:80],
-            **{
-                f"from_{name}": verify.as_number(
-                    max(abs(one - other) for one, other in zip(rows[index], packaged[index], strict=True))
-                )
-                for name, rows in shared.items()
-            },
+            **{name: verify.as_number(numbers[index]) for name, numbers in farthest.items()},
         }
         for index, probe in enumerate(probes)
     ]
 
 
 def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Described:
-    """Return the card, and what scoring.json says: the format of training, and the package's first tokens."""
+    """Return the card, and what scoring.json says: the format of training, and the package's first tokens.
+
+    A server is held against these later.
+    """
     trained, chosen = subject.trained, subject.chosen
-    examples = [describe_answer(subject, *pair) for pair in zip(subject.prompts, seen.packaged.answers, strict=True)]
+    examples = []
+    for messages, answer in zip(subject.prompts, seen.models["packaged"].answers, strict=True):
+        ids = answer.ids[:PROBE_TOKENS]
+        # how far a chosen token is ahead: what is below the serving side's rounding may turn out otherwise
+        best = (sorted(top.values(), reverse=True) for top in answer.top[:PROBE_TOKENS])
+        examples.append(
+            {
+                "messages": messages,
+                "answer": subject.tokenizer.decode(ids, skip_special_tokens=True),
+                "token_ids": ids,
+                "max_new_tokens": PROBE_TOKENS,
+                "ended": answer.ended and len(answer.ids) < PROBE_TOKENS,
+                "least_margin": min((first - second for first, second, *_ in best), default=None),
+            }
+        )
     facts = {
         "spec": subject.spec,
         "template": chosen,
@@ -332,23 +319,3 @@ def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Describ
         "probes": examples,
     }
     return Described("chat", facts, scoring)
-
-
-def describe_answer(subject: Subject, messages: list[Message], answer: lm.Answer) -> dict[str, Any]:
-    """Return the first tokens of the package's answer, which a server is held against later."""
-    ids, tops = answer.ids[:PROBE_TOKENS], answer.top[:PROBE_TOKENS]
-    return {
-        "messages": messages,
-        "answer": subject.tokenizer.decode(ids, skip_special_tokens=True),
-        "token_ids": ids,
-        "max_new_tokens": PROBE_TOKENS,
-        "ended": answer.ended and len(answer.ids) < PROBE_TOKENS,
-        # the least lead of a chosen token: what is below the serving side's rounding may turn out otherwise
-        "least_margin": min((lead(top) for top in tops), default=None),
-    }
-
-
-def lead(top: dict[int, float]) -> float:
-    """Return how far the largest logit is ahead of the next."""
-    first, second, *_ = sorted(top.values(), reverse=True)
-    return first - second
