@@ -254,7 +254,7 @@ def identify_model(model: str) -> dict[str, str] | None:
 
     None when its files are not on this machine, cannot be read, or name code that lies elsewhere.
     """
-    folder = _find_folder(model)
+    folder = find_folder(model)
     if folder is None or _runs_code_from_elsewhere(folder):
         return None
     try:
@@ -263,7 +263,8 @@ def identify_model(model: str) -> dict[str, str] | None:
         return None
 
 
-def _find_folder(model: str) -> Path | None:
+def find_folder(model: str) -> Path | None:
+    """Return the folder of a model that is on this machine; None for a hub id that was never downloaded."""
     if Path(model).is_dir():
         return Path(model)
     try:
@@ -277,13 +278,10 @@ def _find_folder(model: str) -> Path | None:
 def _runs_code_from_elsewhere(folder: Path) -> bool:
     """Tell whether a config names Python code of another repository (`auto_map: owner/name--module.Class`)."""
     for name in ("config.json", "tokenizer_config.json"):
-        try:
+        with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
             auto_map = json.loads((folder / name).read_text(encoding="utf-8")).get("auto_map") or {}
-            named = json.dumps(list(auto_map.values()))
-        except (OSError, ValueError, AttributeError, RecursionError):
-            continue
-        if "--" in named:
-            return True
+            if "--" in json.dumps(list(auto_map.values())):
+                return True
     return False
 
 
