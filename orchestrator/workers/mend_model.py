@@ -7,7 +7,9 @@ nothing here asks safetensors or PyTorch to.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import mmap
 import os
 import re
 import shlex
@@ -15,7 +17,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,12 @@ WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 PEFT_BODY = "base_model.model"
 PEFT_LAYER, PEFT_COPY = "base_layer", "original_module"
 ADAPTER = re.compile(r"(^|\.)(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|modules_to_save|lora_[EP])(\.|$)")
-_HEAD = re.compile(r"(^|\.)(classifier|score|scorer|classification_head|cls_head|ranking_head|head|logits_proj)\.")
+# what heads that score are called
+HEAD = re.compile(r"(^|\.)(classifier|score|scorer|classification_head|cls_head|ranking_head|head|logits_proj)\.")
 TOP_HEAD = re.compile(r"(score|classifier|classification_head)(\.(dense|out_proj))?\.weight")  # and nothing in front
 _LOOKED_AT = 12  # missing names that a swap of prefixes is looked for with
 _CLASSIFIES = "ForSequenceClassification"
 _WEIGHTS = ("*.safetensors", INDEX, "*.bin", "*.bin.index.json", "*.pt", "*.pth")
-_BLOCK = 1 << 24
 _LABELS = ("id2label", "label2id", "num_labels", "_num_labels")
 
 
@@ -104,7 +106,10 @@ def find_swap(missing: Shapes, there: Shapes) -> Renaming | None:
     step = max(1, len(missing) // _LOOKED_AT)
     for name in sorted(missing)[::step]:
         for other in by_end.get((name.rpartition(".")[2], missing[name]), ()):
-            swaps[_part_ends(other, name)] += 1
+            one, two = other.split("."), name.split(".")
+            from_end = zip(reversed(one), reversed(two), strict=False)
+            same = sum(1 for _ in itertools.takewhile(lambda parts: parts[0] == parts[1], from_end))
+            swaps[".".join(one[: len(one) - same]), ".".join(two[: len(two) - same])] += 1
     best, most = None, 0
     for (old, new), _ in swaps.most_common(_LOOKED_AT):
         renaming = Renaming(old, new)
@@ -115,32 +120,14 @@ def find_swap(missing: Shapes, there: Shapes) -> Renaming | None:
     return best
 
 
-def looks_like_head(name: str) -> bool:
-    """Tell whether a tensor is called as heads that score are."""
-    return bool(_HEAD.search(name))
-
-
 def name_command(folder: str, *options: str) -> str:
     """Return the command that writes a mended copy of a model's folder beside it; any Python runs it."""
     target = f"{folder.rstrip('/')}-mended"
     return shlex.join([sys.executable, str(Path(__file__).parent), "mend_model", folder, "-o", target, *options])
 
 
-def _part_ends(name: str, other: str) -> tuple[str, str]:
-    """Return what stands in front of the longest end that two names share."""
-    one, two = name.split("."), other.split(".")
-    same = 0
-    while same < min(len(one), len(two)) and one[-1 - same] == two[-1 - same]:
-        same += 1
-    return ".".join(one[: len(one) - same]), ".".join(two[: len(two) - same])
-
-
-@dataclass(frozen=True)
-class Change:
-    """What becomes of the tensors: `names` old → new, None for one left out; `values` shape and bytes."""
-
-    names: dict[str, str | None] = field(default_factory=dict)
-    values: dict[str, tuple[list[int], bytes]] = field(default_factory=dict)
+Names = dict[str, str | None]  # old → new, None for a tensor that is left out
+Values = dict[str, tuple[list[int], bytes]]  # shape and bytes of a tensor that is computed
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -159,63 +146,47 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     return {"__metadata__": {**metadata, "format": "pt"}, **header}, 8 + length
 
 
-def write_changed(path: Path, target: Path, change: Change) -> None:
+def write_changed(path: Path, target: Path, names: Names, values: Values) -> None:
     """Write one safetensors file with the change: a tensor that it does not speak of stays as it is."""
     header, start = read_header(path)
     written: dict[str, Any] = {"__metadata__": header.pop("__metadata__")}
-    parts: list[tuple[int, int] | bytes] = []  # where the bytes are in the file, or what they are
+    parts: list[slice | bytes] = []  # where the bytes are in the file, or what they are
     end = 0
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        if (new := change.names.get(name, name)) is None:
+        if (new := names.get(name, name)) is None:
             continue
         first, last = entry["data_offsets"]
-        shape, content = change.values.get(name, (entry["shape"], None))
+        shape, content = values.get(name, (entry["shape"], None))
         size = last - first if content is None else len(content)
         written[new] = {**entry, "shape": shape, "data_offsets": [end, end + size]}
-        parts.append((start + first, size) if content is None else content)
+        parts.append(slice(start + first, start + last) if content is None else content)
         end += size
     text = json.dumps(written).encode()
     text += b" " * (-len(text) % 8)
     with path.open("rb") as source, target.open("wb") as out:
         out.write(len(text).to_bytes(8, "little") + text)
+        there = memoryview(mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ))
         for part in parts:
-            if isinstance(part, bytes):
-                out.write(part)
-                continue
-            place, left = part
-            source.seek(place)
-            while left:
-                left -= out.write(source.read(min(left, _BLOCK)))
+            out.write(there[part] if isinstance(part, slice) else part)
 
 
-def rename_all(names: list[str], renamings: list[Renaming]) -> dict[str, str | None]:
-    """Return each name's new one. Raises WorkerError where two would become one, or none is changed."""
-    found = {name: rename(name, renamings) for name in names}
-    if len(set(found.values())) < len(found):
-        twice = next(new for new in found.values() if list(found.values()).count(new) > 1)
-        raise WorkerError(f"two tensors would be called {twice}")
-    if all(old == new for old, new in found.items()):
-        raise WorkerError("no tensor is called so: nothing would change")
-    return dict(found)
-
-
-def make_one_label(tensors: dict[str, Any]) -> Change:
+def make_one_label(tensors: dict[str, Any]) -> Values:
     """Return the head of two labels as one of one: the second label's logit less the first's.
 
     Raises WorkerError where there is no such head.
     """
-    heads = {name: tensor for name, tensor in tensors.items() if looks_like_head(name) and tensor.shape[:1] == (2,)}
+    heads = {name: tensor for name, tensor in tensors.items() if HEAD.search(name) and tensor.shape[:1] == (2,)}
     if not heads:
         raise WorkerError("there is no head of two labels")
-    return Change({}, {name: _pack((tensor[1:] - tensor[:1]).to(tensor.dtype)) for name, tensor in heads.items()})
+    return {name: _pack((tensor[1:] - tensor[:1]).to(tensor.dtype)) for name, tensor in heads.items()}
 
 
-def fold_adapter(tensors: dict[str, Any], alpha: float) -> Change:
+def fold_adapter(tensors: dict[str, Any], alpha: float) -> tuple[Names, Values]:
     """Return the weights with the LoRA that lies beside them added, each times `alpha` by its rank.
 
     Raises WorkerError where there is none, or another kind of adapter.
     """
-    names: dict[str, str | None] = {}
+    names: Names = {}
     values = {}
     for name, tensor in tensors.items():
         module, mark, rest = name.partition(".lora_A.")
@@ -241,43 +212,46 @@ def fold_adapter(tensors: dict[str, Any], alpha: float) -> Change:
             raise WorkerError(f"{name} is of an adapter that is not a plain LoRA: merge it with peft")
         else:
             names[name] = rename(name, renamings)
-    return Change(names, values)
-
-
-def write_config(folder: Path, target: Path, *, head: str) -> None:
-    """Write config.json for a head of one label (`one`), or for none (`none`)."""
-    config = read_object(folder / "config.json", "the model's config")
-    for key in _LABELS:
-        config.pop(key, None)
-    if head == "one":
-        config |= {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
-    else:
-        config["architectures"] = [name.replace(_CLASSIFIES, "Model") for name in config.get("architectures") or ()]
-    write_json(target / "config.json", config)
+    return names, values
 
 
 def mend(folder: Path, target: Path, options: argparse.Namespace) -> int:
     """Write the mended copy into `target`; return how many tensors were changed. Raises WorkerError."""
     files = require_safetensors(folder)
-    names = [name for path in files for name in read_header(path)[0] if name != "__metadata__"]
+    there = [name for path in files for name in read_header(path)[0] if name != "__metadata__"]
+    names: Names = {}
+    values: Values = {}
     if options.without_head:
-        change = Change({name: None for name in names if looks_like_head(name)})
-    elif options.one_label or options.fold_lora is not None:
-        tensors = dict(read_tensors(files))
-        change = make_one_label(tensors) if options.one_label else fold_adapter(tensors, options.fold_lora)
+        names = {name: None for name in there if HEAD.search(name)}
+    elif options.one_label:
+        values = make_one_label(dict(read_tensors(files)))
+    elif options.fold_lora is not None:
+        names, values = fold_adapter(dict(read_tensors(files)), options.fold_lora)
     else:
-        change = Change(rename_all(names, options.renamings))
-    shutil.copytree(folder, target, dirs_exist_ok=True, ignore=lambda path, _: _list_weights(folder, Path(path)))
+        names = {name: rename(name, options.renamings) for name in there}
+        if twice := [new for new, count in Counter(names.values()).items() if count > 1]:
+            raise WorkerError(f"two tensors would be called {twice[0]}")
+        if all(old == new for old, new in names.items()):
+            raise WorkerError("no tensor is called so: nothing would change")
+    # the weights of the model itself, and not of its modules, are written anew
+    anew = {found.name for pattern in _WEIGHTS for found in folder.glob(pattern)}
+    shutil.copytree(folder, target, dirs_exist_ok=True, ignore=lambda path, _: anew if Path(path) == folder else set())
     for path in files:
-        write_changed(path, target / path.name, change)
+        write_changed(path, target / path.name, names, values)
     if (folder / INDEX).is_file():
         index = read_object(folder / INDEX, "the index of the weights")
-        moved = {change.names.get(name, name): file for name, file in index["weight_map"].items()}
+        moved = {names.get(name, name): file for name, file in index["weight_map"].items()}
         index["weight_map"] = {name: file for name, file in moved.items() if name is not None}
         write_json(target / INDEX, index)
     if options.one_label or options.without_head:
-        write_config(folder, target, head="one" if options.one_label else "none")
-    return len({name for name, new in change.names.items() if name != new} | change.values.keys())
+        config = read_object(folder / "config.json", "the model's config")
+        config = {key: value for key, value in config.items() if key not in _LABELS}
+        if options.one_label:
+            config |= {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+        else:
+            config["architectures"] = [name.replace(_CLASSIFIES, "Model") for name in config.get("architectures") or ()]
+        write_json(target / "config.json", config)
+    return len({name for name, new in names.items() if name != new} | values.keys())
 
 
 def main(argv: list[str]) -> int:
@@ -312,13 +286,6 @@ def main(argv: list[str]) -> int:
         changed = mend(options.folder, target, options)
     print(f"wrote {options.out}: {changed} tensors changed", flush=True)  # noqa: T201
     return 0
-
-
-def _list_weights(folder: Path, path: Path) -> set[str]:
-    """Return which files of `path` are written anew: the weights of the model itself, and not of its modules."""
-    if path != folder:
-        return set()
-    return {found.name for pattern in _WEIGHTS for found in path.glob(pattern)}
 
 
 def _pack(tensor: Any) -> tuple[list[int], bytes]:

@@ -72,11 +72,6 @@ class Wish:
     config: Any
     quantized: str
 
-    @property
-    def may_lack_head(self) -> bool:
-        """Whether a head that is not in the files is new on purpose: the config claims none."""
-        return self.use == NEW_HEAD and not any(_CLASSIFIES in name for name in self.config.architectures or ())
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -208,25 +203,21 @@ def _compare(wish: Wish, shapes: Mapping[str, tuple[int, ...]]) -> Fit:
         missing = {name: shape for name, shape in missing.items() if name.rpartition(".")[0] not in modules}
         mismatched = {name: both for name, both in mismatched.items() if len(both[0]) == len(both[1]) == 1}
     prefix = model.base_model_prefix
-    unread = () if wish.quantized else _find_unread(unexpected, wanted, prefix)
+    unread = () if wish.quantized else tuple(sorted(_find_unread(unexpected, wanted, prefix)))
     fit = Fit(wish.loader.__name__, len(wanted), prefix, missing, missing, unexpected, unread, mismatched)
-    return replace(fit, lacking={name: shape for name, shape in missing.items() if not _may_lack(wish, fit, name)})
+    # a pooler that nobody reads may be missing, and a head that is new on purpose: the config claims none
+    new_head = wish.use == NEW_HEAD and not any(_CLASSIFIES in name for name in wish.config.architectures or ())
+    may_lack = _POOLER.search if wish.use == VECTORS else lambda name: new_head and fit.is_head(name)
+    return replace(fit, lacking={name: shape for name, shape in missing.items() if not may_lack(name)})
 
 
-def _find_unread(unexpected: Iterable[str], wanted: Iterable[str], prefix: str) -> tuple[str, ...]:
-    """Return what belongs to a module that is there, such as a bias beside a weight: config.json leaves it out."""
+def _find_unread(unexpected: Iterable[str], wanted: Iterable[str], prefix: str) -> Iterator[str]:
+    """Yield what belongs to a module that is there, such as a bias beside a weight: config.json leaves it out."""
     modules = {name.rpartition(".")[0] for name in wanted}
-
-    def belongs(name: str) -> bool:
+    for name in unexpected:
         module = name.rpartition(".")[0]
-        return bool(module) and bool({module, f"{prefix}.{module}", module.removeprefix(f"{prefix}.")} & modules)
-
-    return tuple(sorted(name for name in unexpected if belongs(name)))
-
-
-def _may_lack(wish: Wish, fit: Fit, name: str) -> bool:
-    """Tell whether a tensor may be missing: of a head that is new on purpose, or of a pooler that nobody reads."""
-    return bool(_POOLER.search(name)) if wish.use == VECTORS else wish.may_lack_head and fit.is_head(name)
+        if module and {module, f"{prefix}.{module}", module.removeprefix(f"{prefix}.")} & modules:
+            yield name
 
 
 def _find_renamings(wish: Wish, shapes: Shapes, fit: Fit) -> tuple[tuple[mend_model.Renaming, ...], Fit]:
@@ -234,8 +225,11 @@ def _find_renamings(wish: Wish, shapes: Shapes, fit: Fit) -> tuple[tuple[mend_mo
     found: tuple[mend_model.Renaming, ...] = ()
     best = fit
     wrappers = mend_model.find_wrappers(fit.unexpected, fit.missing)
+    tied = getattr(wish.config.get_text_config(), "tie_word_embeddings", False)
     for _ in range(_MOST_RENAMINGS):
-        swap = mend_model.find_swap(best.lacking, _leave_output_out(best.unexpected, wish))
+        # an output over the vocabulary that is another matrix than the embeddings has their shape, too
+        there = {name: shape for name, shape in best.unexpected.items() if tied or not name.startswith("lm_head.")}
+        swap = mend_model.find_swap(best.lacking, there)
         tried = (*found, *(wrappers if wrappers and not found else (swap,) if swap else ()))
         if len(tried) == len(found):
             break
@@ -250,12 +244,6 @@ def _find_renamings(wish: Wish, shapes: Shapes, fit: Fit) -> tuple[tuple[mend_mo
         if not best.lacking:
             break
     return found, best
-
-
-def _leave_output_out(names: Shapes, wish: Wish) -> Shapes:
-    """Leave out the output over the vocabulary, which has the embeddings' shape, where it is another matrix."""
-    tied = getattr(wish.config.get_text_config(), "tie_word_embeddings", False)
-    return names if tied else {name: shape for name, shape in names.items() if not name.startswith("lm_head.")}
 
 
 def _judge_fit(
@@ -334,7 +322,7 @@ def _refuse_missing(model: str, fit: Fit, renamings: tuple[mend_model.Renaming, 
 def _find_other_head(fit: Fit) -> tuple[str, mend_model.Renaming] | None:
     """Return a tensor that is called like a head, has the shape of the one that is new, and is not read."""
     for old, shape in fit.unexpected.items():
-        if not mend_model.looks_like_head(old) or len(shape) < 2:  # noqa: PLR2004
+        if not mend_model.HEAD.search(old) or len(shape) < 2:  # noqa: PLR2004
             continue
         new = next((name for name, wanted in fit.missing.items() if wanted == shape), None)
         swap = mend_model.find_swap({new: shape}, {old: shape}) if new else None

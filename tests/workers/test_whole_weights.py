@@ -266,7 +266,7 @@ def test_mending_overwrites_nothing_and_says_when_it_changes_nothing(scorer, tmp
 
 def test_whatever_loads_weights_asks_first_whether_they_are_whole():
     """A function of the workers that loads a model looks at what it lacks: by the one door, or by its loading info."""
-    loads = {"CrossEncoder", "SentenceTransformer", "FlagLLMReranker", "Transformer", "from_pretrained"}
+    loads = {"CrossEncoder", "SentenceTransformer", "FlagLLMReranker", "Transformer", "from_pretrained", "open_model"}
     checked, open_doors = 0, []
     for path in sorted(WORKERS.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
