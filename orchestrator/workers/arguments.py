@@ -143,17 +143,12 @@ def read_swift(module: str) -> list[Argument]:
     else:
         cls = getattr(importlib.import_module("swift.llm"), old)
     found = sorted(read_arguments(cls, name), key=itemgetter("name"))
-    losses = read_swift_losses()
-    # its parser takes any text, and the training ends with a KeyError when it looks the loss up
-    return [one | {"choices": losses} if one["name"] == "loss_type" else one for one in found]
-
-
-def read_swift_losses() -> list[str]:
-    """Return the names of the losses that ms-swift knows; its versions keep them in three places."""
+    # its parser takes any text, and the training ends with a KeyError when it looks the loss up, which its versions
+    # keep in three places
     where = "swift.loss" if importlib.util.find_spec("swift.loss") is not None else "swift.plugin.loss"
-    module = importlib.import_module(where)
-    names = ("loss_map", "loss_mapping", "LOSS_MAPPING")
-    return sorted(next(getattr(module, name) for name in names if hasattr(module, name)))
+    known, maps = importlib.import_module(where), ("loss_map", "loss_mapping", "LOSS_MAPPING")
+    losses = sorted(next(getattr(known, one) for one in maps if hasattr(known, one)))
+    return [one | {"choices": losses} if one["name"] == "loss_type" else one for one in found]
 
 
 def read_sentence_transformers(_module: str) -> list[Argument]:

@@ -24,25 +24,10 @@ SLOT = "{fresh}"
 WRITTEN = "written"  # what `{fresh}` stands for, inside the folder that is to be renamed
 
 
-class ModuleExitError(Exception):
-    """The module ended with this exit code, which is not 0."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(f"exit code {code}")
-        self.code = code
-
-
-def find_adapters(arguments: list[str]) -> list[Path]:
-    """Return what follows `--adapters` and is a folder of this machine."""
-    after = arguments[arguments.index("--adapters") + 1 :] if "--adapters" in arguments else []
-    named = itertools.takewhile(lambda argument: not argument.startswith("--"), after)
-    return [path for path in map(Path, named) if path.is_dir()]
-
-
 def run_module(module: str, arguments: list[str]) -> None:
     """Run the module as `python -m` does, in this process.
 
-    Raises ModuleExitError for another exit code than 0, and WorkerError for an exception, whose traceback is printed.
+    Raises SystemExit for another exit code than 0, and WorkerError for an exception, whose traceback is printed.
     """
     if importlib.util.find_spec(module.partition(".")[0]) is None:
         raise WorkerError(f"no module {module}: {sys.executable} has no {module.partition('.')[0]} installed")
@@ -54,7 +39,7 @@ def run_module(module: str, arguments: list[str]) -> None:
         if isinstance(end.code, str):
             raise WorkerError(f"{module}: {end.code}") from end
         if end.code:
-            raise ModuleExitError(end.code) from end
+            raise
     except Exception as error:
         traceback.print_exc()
         raise WorkerError(f"{module} failed: {type(error).__name__}: {error}") from error
@@ -79,7 +64,9 @@ def check_written(folder: Path, module: str, required: list[str]) -> None:
 
 def export_model(out: Path, module: str, arguments: list[str], required: list[str], tokenizer: Path | None) -> None:
     """Run the module and rename what it wrote to `out`. Nothing is left behind when it fails."""
-    for adapter in find_adapters(arguments):
+    after = arguments[arguments.index("--adapters") + 1 :] if "--adapters" in arguments else []
+    named = itertools.takewhile(lambda argument: not argument.startswith("--"), after)
+    for adapter in filter(Path.is_dir, map(Path, named)):
         if (adapter / "adapter_config.json").is_file():
             check_adapter(adapter)
         real = adapter.resolve().name  # a link such as `best` is named with the checkpoint that it points to
@@ -122,8 +109,8 @@ def main(argv: list[str]) -> int:
     started = time.monotonic()
     try:
         export_model(options.out, rest[0], arguments, options.require, options.tokenizer_from)
-    except ModuleExitError as end:
-        sys.stderr.write(f"fresh: {rest[0]} ended with {end}; nothing was kept\n")
-        return end.code
+    except SystemExit as end:
+        sys.stderr.write(f"fresh: {rest[0]} ended with exit code {end.code}; nothing was kept\n")
+        return int(end.code or 0)
     print(f"wrote {options.out} in {time.monotonic() - started:.1f} s", flush=True)  # noqa: T201
     return 0

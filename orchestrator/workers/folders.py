@@ -78,7 +78,9 @@ def parse_all_rows(path: Path, parse: Callable[[Any], T]) -> list[T]:
             for number, line in enumerate(stream, start=1):
                 if line.strip() and len(problems) < MAX_PROBLEMS:
                     try:
-                        found.append(parse(load_line(line)))
+                        found.append(parse(json.loads(line)))
+                    except (json.JSONDecodeError, RecursionError) as error:
+                        problems.append(f"{path}:{number}: not JSON: {error}")
                     except ValueError as error:
                         problems.append(f"{path}:{number}: {error}")
     except (OSError, UnicodeDecodeError) as error:
@@ -86,14 +88,6 @@ def parse_all_rows(path: Path, parse: Callable[[Any], T]) -> list[T]:
     if problems or not found:
         raise WorkerError(*(problems or [f"{path}: there is no row to learn from"]))
     return found
-
-
-def load_line(line: str) -> Any:
-    """Return a line's JSON. Raises ValueError, which says so, for any other line."""
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON: {error}") from error
 
 
 def refuse_existing(out: Path, *, replace: bool) -> None:
@@ -114,22 +108,17 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(stale, ignore_errors=True)
     part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
     part.chmod(0o755)
+    aside = None
     try:
         yield part
-        replace_folder(part, out)
+        if out.exists():  # put aside by rename, and removed when the new one is in its place
+            aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
+            out.rename(aside / "old")
+        part.rename(out)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def replace_folder(new: Path, out: Path) -> None:
-    """Rename `new` to `out`; a folder that was there is put aside by rename and removed afterwards."""
-    if not out.exists():
-        new.rename(out)
-        return
-    aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
-    out.rename(aside / "old")
-    new.rename(out)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: Path, text: str, mode: int = 0o666) -> None:

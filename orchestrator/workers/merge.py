@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.workers import merge_trial as trial
 from orchestrator.workers.engines.sentence_transformers import PREFIX, WEIGHTS
-from orchestrator.workers.engines.transformers import load_whole, name_head
+from orchestrator.workers.engines.transformers import load_tokenizer, load_whole, name_head
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import (
     copy_tokenizer,
@@ -21,18 +22,6 @@ from orchestrator.workers.folders import (
     read_json,
     read_object,
     refuse_existing,
-)
-from orchestrator.workers.merge_trial import (
-    LOGITS,
-    SCORES,
-    VECTORS,
-    Observed,
-    compare_vectors,
-    copy_modules,
-    explain,
-    find_modules,
-    judge,
-    observe,
 )
 from orchestrator.workers.specs import DTYPES
 from orchestrator.workers.weights import read_tensors, require_safetensors, require_sound
@@ -43,25 +32,22 @@ SWIFT_ARGUMENTS = "args.json"
 
 @dataclass(frozen=True)
 class Merge:
-    """An adapter with its config and its base, what its model gives (`kind`), and how both are loaded and tried."""
+    """An adapter and its base, what its model gives (`kind`), and how both are loaded and tried.
+
+    `task_type` is the class of model that the adapter was trained on, in PEFT's words.
+    """
 
     base: str
     adapter: Path
-    config: dict[str, Any]
+    task_type: str | None
     kind: str
     device: str
     prompt: str | None
     trust_remote_code: bool
 
-    @property
-    def task_type(self) -> str | None:
-        """The class of model that the adapter was trained on, in PEFT's words."""
-        found: str | None = self.config.get("task_type")
-        return found
-
     def load(self, model: str | Path, dtype: str) -> Any:
         """Return the base, or what was merged, in that class."""
-        options = {"trust_remote_code": self.trust_remote_code, "vectors": self.kind == VECTORS}
+        options = {"trust_remote_code": self.trust_remote_code, "vectors": self.kind == trial.VECTORS}
         return load_whole(model, self.task_type, dtype, self.device, **options)
 
     def load_adapted(self, dtype: str) -> Any:
@@ -76,21 +62,31 @@ class Merge:
                 )
         return attach_adapter(self.load(self.base, dtype), self.adapter).eval()
 
-    def observe(self, model: Any, tokenizer: Any) -> Observed:
-        """Return what a model makes of the built-in texts and of the prompt."""
-        return observe(model, tokenizer, self.kind, self.prompt)
+    def observe(self, folder: Path, tokenizer: Any) -> tuple[trial.Observed, str]:
+        """Return what the merged model in a folder makes of texts and prompt, and how precisely it was saved."""
+        saved = self.load(folder, "auto")
+        found = trial.observe(saved, tokenizer, self.kind, self.prompt)
+        used = str(saved.dtype).removeprefix("torch.")
+        del saved
+        gc.collect()
+        return found, used
 
 
 def open_merge(options: argparse.Namespace) -> Merge:
     """Return what the options ask for. Raises WorkerError for an adapter or a base that cannot be used."""
     adapter, trust = options.adapter, options.trust_remote_code
     config = check_adapter(adapter)
-    base = options.base or find_base(adapter, config)
+    base = options.base or str(config.get("base_model_name_or_path") or "")
+    if not base:
+        raise WorkerError(f"{adapter}/adapter_config.json names no base model: give it with --base")
+    if not options.base and Path(base).is_absolute() and not Path(base).is_dir():
+        raise WorkerError(f"{adapter} was trained from {base}, which is not there: give the base model with --base")
     # what says CAUSAL_LM, or nothing, fits a base with a trained head too: as a causal model it would lose it
     says_words = config.get("task_type") in {None, "CAUSAL_LM"}
     if says_words and name_head(base, trust_remote_code=trust, labels=None) == "pretrained":
         config = {**config, "task_type": "SEQ_CLS"}
-    return Merge(base, adapter, config, find_kind(adapter, config), options.device, options.test_prompt, trust)
+    kind, task_type = find_kind(adapter, config), config.get("task_type")
+    return Merge(base, adapter, task_type, kind, options.device, options.test_prompt, trust)
 
 
 def check_adapter(folder: Path) -> dict[str, Any]:
@@ -120,20 +116,11 @@ def read_whole_weights(adapter: Path) -> dict[str, Any]:
 def find_kind(adapter: Path, config: dict[str, Any]) -> str:
     """Return what the adapter's model gives: a score, an embedding, or text."""
     if config.get("task_type") == "SEQ_CLS":
-        return SCORES
+        return trial.SCORES
     # ms-swift says it in its own file only
     trained_as = read_json(adapter / SWIFT_ARGUMENTS).get("task_type")
-    return VECTORS if trained_as == "embedding" or config.get("task_type") == "FEATURE_EXTRACTION" else LOGITS
-
-
-def find_base(adapter: Path, config: dict[str, Any]) -> str:
-    """Return the base model that the adapter names. Raises WorkerError when it is not there."""
-    base = config.get("base_model_name_or_path")
-    if not base:
-        raise WorkerError(f"{adapter}/adapter_config.json names no base model: give it with --base")
-    if Path(base).is_absolute() and not Path(base).is_dir():
-        raise WorkerError(f"{adapter} was trained from {base}, which is not there: give the base model with --base")
-    return str(base)
+    is_vector = trained_as == "embedding" or config.get("task_type") == "FEATURE_EXTRACTION"
+    return trial.VECTORS if is_vector else trial.LOGITS
 
 
 def attach_adapter(model: Any, folder: Path) -> Any:
@@ -157,67 +144,55 @@ def write_tokenizer(merge: Merge, folder: Path) -> Any:
 
     What ms-swift says of the training goes along.
     """
-    from transformers import AutoTokenizer
-
-    trust = {"trust_remote_code": merge.trust_remote_code}
+    trust = merge.trust_remote_code
     if has_tokenizer(merge.adapter):
         copy_tokenizer(merge.adapter, folder)
     else:
-        AutoTokenizer.from_pretrained(merge.base, **trust).save_pretrained(folder)
+        load_tokenizer(merge.base, trust_remote_code=trust).save_pretrained(folder)
     if (merge.adapter / SWIFT_ARGUMENTS).is_file():  # ms-swift's own merge keeps it too: it says how the model is asked
         shutil.copyfile(merge.adapter / SWIFT_ARGUMENTS, folder / SWIFT_ARGUMENTS)
-    return AutoTokenizer.from_pretrained(folder, **trust)
-
-
-def save_merged(adapted: Any, folder: Path) -> None:
-    """Write the merged weights. Raises WorkerError when they are not finite."""
-    try:
-        merged = adapted.merge_and_unload(safe_merge=True)
-    except ValueError as error:  # safe_merge found NaN
-        raise WorkerError(f"the adapter cannot be merged: {error}") from error
-    merged.save_pretrained(folder)
-    require_sound(require_safetensors(folder), "merged model")
+    return load_tokenizer(folder, trust_remote_code=trust)
 
 
 def merge_into(merge: Merge, dtype: str, folder: Path) -> dict[str, Any]:
-    """Write the merged model and a tokenizer into `folder`; return how it compares with base and adapter."""
+    """Write the merged model and a tokenizer into `folder`; return how it compares with base and adapter.
+
+    Raises WorkerError when the merged weights are not finite.
+    """
     tokenizer = write_tokenizer(merge, folder)
     adapted = merge.load_adapted(dtype)
-    before = merge.observe(adapted, tokenizer)
-    save_merged(adapted, folder)
+    before = trial.observe(adapted, tokenizer, merge.kind, merge.prompt)
+    try:
+        adapted.merge_and_unload(safe_merge=True).save_pretrained(folder)
+    except ValueError as error:  # safe_merge found NaN
+        raise WorkerError(f"the adapter cannot be merged: {error}") from error
+    require_sound(require_safetensors(folder), "merged model")
     del adapted
     gc.collect()
     # what is on the disk is what counts
-    saved = merge.load(folder, "auto")
-    after, used = merge.observe(saved, tokenizer), str(saved.dtype).removeprefix("torch.")
-    result = {"dtype": used, **judge(merge.kind, before, after, used, merge.prompt)}
-    modules = find_modules(merge.adapter, merge.base if merge.kind == VECTORS else None)
+    after, used = merge.observe(folder, tokenizer)
+    result = {"dtype": used, **trial.judge(merge.kind, before, after, used, merge.prompt)}
+    modules = trial.find_modules(merge.adapter, merge.base if merge.kind == trial.VECTORS else None)
     if modules is None:
         return result
-    copy_modules(modules, folder)
+    trial.copy_modules(modules, folder)
     # sentence-transformers trains its adapters so, and loads no others
     if merge.task_type != "FEATURE_EXTRACTION" or not result["passed"]:
         return result
-    del saved
-    gc.collect()
-    compared = compare_vectors(
-        modules, merge.adapter, merge.base, folder, used, trust_remote_code=merge.trust_remote_code
-    )
-    return {**result, **compared}
+    trust = merge.trust_remote_code
+    return {
+        **result,
+        **trial.compare_vectors(modules, merge.adapter, merge.base, folder, used, trust_remote_code=trust),
+    }
 
 
 def compare_merged(merge: Merge, merged: Path) -> dict[str, Any]:
     """Return how the merged folder compares; both models are loaded in the precision that it was saved in."""
-    from transformers import AutoTokenizer
-
     require_sound(require_safetensors(merged), "merged model")
-    tokenizer = AutoTokenizer.from_pretrained(merged, trust_remote_code=merge.trust_remote_code)
-    saved = merge.load(merged, "auto")
-    after, used = merge.observe(saved, tokenizer), str(saved.dtype).removeprefix("torch.")
-    del saved
-    gc.collect()
-    before = merge.observe(merge.load_adapted(used), tokenizer)
-    return {"dtype": used, **judge(merge.kind, before, after, used, merge.prompt)}
+    tokenizer = load_tokenizer(merged, trust_remote_code=merge.trust_remote_code)
+    after, used = merge.observe(merged, tokenizer)
+    before = trial.observe(merge.load_adapted(used), tokenizer, merge.kind, merge.prompt)
+    return {"dtype": used, **trial.judge(merge.kind, before, after, used, merge.prompt)}
 
 
 def finish(merge: Merge, out: Path, result: dict[str, Any]) -> None:
@@ -225,7 +200,7 @@ def finish(merge: Merge, out: Path, result: dict[str, Any]) -> None:
     found = {"version": 1, "base": merge.base, "adapter": str(merge.adapter.resolve()), "out": str(out)}
     print(json.dumps({**found, **result}, ensure_ascii=False), flush=True)  # noqa: T201
     if not result["passed"]:
-        raise WorkerError(*explain(result))
+        raise WorkerError(*trial.explain(result))
 
 
 def build_parser(name: str, description: str) -> argparse.ArgumentParser:

@@ -156,19 +156,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--report", type=Path, required=True, help="where the verification goes, JSON")
     parser.add_argument("--device", help="cpu or cuda; the GPU when there is one")
-    options = parser.parse_args(argv)
+    given = vars(parser.parse_args(argv))
     # the folder must load without a network, and the base model was fetched when it was trained
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    request = Request(
-        model=options.model,
-        base=options.base,
-        adapter=options.adapter,
-        raw_spec=load_raw_spec(options.scoring),
-        probes=options.probes,
-        report=options.report,
-        device=choose_device(options.device),
-        test_prompt=options.test_prompt,
-        corpus=options.corpus,
-    )
-    package(request, options.out)
+    out, spec, device = given.pop("out"), load_raw_spec(given.pop("scoring")), choose_device(given.pop("device"))
+    package(Request(**given, raw_spec=spec, device=device), out)
     return 0

@@ -131,17 +131,6 @@ def save_qwen_tokenizer(texts: list[str], folder: Path) -> Any:
     return tokenizer
 
 
-def build_vocabulary(words: Counter[str], special: list[str]) -> dict[str, int]:
-    """Return special tokens, every character as a beginning and as a continuation, and the most frequent words.
-
-    tokenizers' WordPieceTrainer numbers continuations in the order of a hash map, another one in every process.
-    """
-    characters = sorted({character for word in words for character in word})
-    frequent = sorted(words, key=lambda word: (-words[word], word))
-    tokens = dict.fromkeys([*special, *characters, *(f"##{one}" for one in characters), *frequent])
-    return {token: index for index, token in enumerate(list(tokens)[:MAX_VOCABULARY])}
-
-
 def save_bert_tokenizer(texts: list[str], folder: Path) -> Any:
     """Make a WordPiece vocabulary with BERT's rules, save it as a BertTokenizer, and return it as it loads again."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -151,7 +140,13 @@ def save_bert_tokenizer(texts: list[str], folder: Path) -> Any:
     words: Counter[str] = Counter()
     for text in texts:
         words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
-    vocabulary = build_vocabulary(words, [f"[{role.upper()}]" for role in BERT_ROLES])
+    # special tokens, every character as a beginning and as a continuation, and the most frequent words; the library's
+    # WordPieceTrainer numbers continuations in the order of a hash map, another one in every process
+    characters = sorted({character for word in words for character in word})
+    frequent = sorted(words, key=lambda word: (-words[word], word))
+    special = [f"[{role.upper()}]" for role in BERT_ROLES]
+    tokens = dict.fromkeys([*special, *characters, *(f"##{one}" for one in characters), *frequent])
+    vocabulary = {token: index for index, token in enumerate(list(tokens)[:MAX_VOCABULARY])}
     core = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))  # noqa: S106  a token of text
     core.normalizer = normalizer
     core.pre_tokenizer = splitter
