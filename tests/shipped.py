@@ -34,6 +34,7 @@ MODELS = {
     "embeddinggemma_lora": decoder("google/embeddinggemma-300m"),
     "qwen3_embedding_st": decoder("Qwen/Qwen3-Embedding-0.6B"),
     "distill_embedding": encoder("BAAI/bge-base-zh-v1.5", "bi-encoder"),
+    "topic_embedding": encoder("sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2", "bi-encoder"),
     "demo": encoder("sentence-transformers/all-MiniLM-L6-v2", "bi-encoder"),
     "demo_reranker": encoder("sentence-transformers/all-MiniLM-L6-v2", "bi-encoder"),
     "distill_llm_to_bert": encoder("hfl/chinese-roberta-wwm-ext"),

@@ -18,7 +18,7 @@ FORMS = ("csv", "tsv", "parquet", "json", "jsonl", "sharegpt", "alpaca", "swift3
 RANKING_OPTIONS = ("relevant_from", "labels_as_scores", "drop_queries_without_both")
 RESHAPING_OPTIONS = (*RANKING_OPTIONS, "scores_as_labels", "drop_keys", "drop_scores", "min_label", "max_label")
 MODEL_COMMANDS = ("score", "mine")  # in teacher_commands.py
-TASKS = ("reranker", "embedding", "pairs", "sft")
+TASKS = ("reranker", "embedding", "pairs", "classes", "sft")
 
 
 class _DataGroup(click.Group):

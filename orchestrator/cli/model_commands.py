@@ -57,7 +57,7 @@ def evaluate_command(
     models: tuple[str, ...], files: tuple[Path, ...], metrics: str | None, output: Path | None, power: bool,
     **options: Any,
 ) -> Result:  # fmt: skip
-    """Measure models on data: ranking groups, labelled documents, pairs of texts. No recipe, no training.
+    """Measure models on data: ranking groups, labelled documents, pairs of texts, texts with classes. No recipe.
 
     A packaged model is scored as its scoring.json says, any other in its authors' way or by --format. Exit codes:
     3 the data, 4 a model, 6 the scoring.

@@ -57,6 +57,13 @@ class CheckReport:
         }
 
 
+def guess_kind(paths: Sequence[Path], columns: Mapping[str, str], encoding: str | None) -> Kind:
+    """Return the kind that the first row would have with its keys renamed, so that its message is about that."""
+    row = sniff_row(paths[0], columns, encoding=encoding) if paths else None
+    nearest = find_nearest(row, "group") if row else None
+    return nearest.shape.kind if nearest and not nearest.missing else "group"
+
+
 def check_files(
     paths: Sequence[Path],
     *,
@@ -87,10 +94,7 @@ def check_files(
     renamed = dict(columns or {})
     given = require_kind(kind) if kind else None
     shape = sniff_shape(paths[0], renamed, given, encoding) if paths else None
-    wanted: Kind = given or (shape.kind if shape else "group")
-    if not given and not shape and paths and (row := sniff_row(paths[0], renamed, encoding=encoding)):
-        nearest = find_nearest(row, "group")  # with its keys renamed, so that its message is about that
-        wanted = "group" if nearest.missing else nearest.shape.kind
+    wanted: Kind = given or (shape.kind if shape else guess_kind(paths, renamed, encoding))
     if not given and wanted == "group" and (max_label is not None or scores_as_labels):
         wanted = "labelled"  # only these have labels
     rules = RowRules(

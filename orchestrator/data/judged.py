@@ -297,7 +297,7 @@ def require_judged(row: Row) -> Judged:
     there = [form for form in _LIKELIEST_FIRST if _MARKS[form][0] in row and "query" in row]
     form = next((form for form in there if row[_MARKS[form][0]] not in _ABSENT), there[0] if there else None)
     if form is None:
-        labelled = [shape for shape in reversed(SHAPES) if shape.kind == "labelled"]  # the likeliest first, too
+        labelled = [one for one in reversed(SHAPES) if one.kind in {"labelled", "class"}]  # the likeliest first, too
         raise explain_unknown(row, "labelled", labelled)
     found = read_judged(row, form)
     if form == "ranking" and not any(hit.label for hit in found.hits):

@@ -1,6 +1,6 @@
 """The prepare stage of evaluation data alone: users' files become an eval set, its ledger and its statistics.
 
-    python -m orchestrator.data.prepare_eval --eval FILE… --kind group|labelled|pair --out DIR
+    python -m orchestrator.data.prepare_eval --eval FILE… --kind group|labelled|pair|class --out DIR
 
 Exit codes as of the prepare stage: 0; 3 when the data must not be used; 4 when it cannot be written.
 """
@@ -15,7 +15,7 @@ from orchestrator.data.ledger import PassResult
 from orchestrator.data.prepare import prepare, report, report_progress
 from orchestrator.data.request import Outputs, Request, RowFiles, add_shared, check_label_range, read_row_files
 
-EVAL_KINDS = ("group", "labelled", "pair")
+EVAL_KINDS = ("group", "labelled", "pair", "class")
 
 
 def prepare_eval(
@@ -28,7 +28,7 @@ def prepare_eval(
 ) -> PassResult:
     """Write eval.jsonl (corpus.jsonl), stats.json and ledger.json into `out`, or none of them; else as `prepare`.
 
-    With `corpus` groups and labelled rows become queries over one corpus.
+    With `corpus` groups and labelled rows become queries over one corpus, as texts with classes always do.
     """
     outputs = Outputs(out, max_dropped=rows.max_dropped)
     return prepare(build_request(rows, corpus=corpus, seed=seed), outputs, on_progress=on_progress)
@@ -37,8 +37,8 @@ def prepare_eval(
 def build_request(rows: RowFiles, *, corpus: bool = False, seed: int = 42) -> Request:
     """Return a request that has an eval side alone."""
     return Request(
-        train_files=(), eval_files=rows.files, seed=seed, limit_eval=rows.limit, rules=rows.rules, corpus=corpus,
-        encoding=rows.encoding,
+        train_files=(), eval_files=rows.files, seed=seed, limit_eval=rows.limit, rules=rows.rules,
+        corpus=corpus or rows.kind == "class", encoding=rows.encoding,
     )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[RowFiles, argparse.Name
     add_shared(parser)
     given = parser.parse_args(argv)
     if given.corpus and given.kind == "pair":
-        parser.error("--corpus goes with --kind group or labelled")
+        parser.error("--corpus goes with --kind group, labelled or class")
     check_label_range(parser, given)
     return read_row_files(parser, given, given.eval), given
 

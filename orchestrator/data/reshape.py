@@ -34,6 +34,7 @@ from orchestrator.data.judged import (
     scale_label,
 )
 from orchestrator.data.ledger import BadRows
+from orchestrator.data.rows.nearest import find_nearest
 from orchestrator.data.rows.shapes import Row, read_scores_as_labels
 from orchestrator.data.rows.texts import BadRowError, bad_row, build_fault, quote
 from orchestrator.data.sides import LabelSources
@@ -83,10 +84,12 @@ def read_judgements(row: Row, rules: Reshaping, place: Place) -> Judged:
         row = read_scores_as_labels(drop_nulls(row), low, high)
     form = find_form(row)
     if form is None:
-        is_pair = {"query", "response", "label"} <= row.keys()
-        pair = "this is a pair of ms-swift's: --map content=response makes a pointwise row of it"
-        message = f"the row is of no form of ranking data; it has {list_keys(row)}"
-        raise bad_row("not-convertible", message, pair if is_pair else TO_RANKING)
+        hint = TO_RANKING
+        if {"query", "response", "label"} <= row.keys():
+            hint = "this is a pair of ms-swift's: --map content=response makes a pointwise row of it"
+        elif find_nearest(row, "labelled").shape.kind == "class":
+            hint = "this is a text with a class, which no query asks for: leave --to out to keep it as it is"
+        raise bad_row("not-convertible", f"the row is of no form of ranking data; it has {list_keys(row)}", hint)
     judged = read_judged(row, form, scores=True)
     names = [f'"hits"[{at}] ' if form == "hits" else "" for at in range(len(judged.hits))]
     hits = [_scale(hit, form, name, rules, place) for hit, name in zip(judged.hits, names, strict=True)]

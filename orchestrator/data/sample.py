@@ -81,6 +81,10 @@ def _pair_row(facts: _Facts, place: _Place, rng: random.Random) -> dict[str, Any
     return {"sentence1": facts.ask(*place), "sentence2": facts.ask(service, topic, plan, wording), "score": score}
 
 
+def _class_row(facts: _Facts, place: _Place, _: random.Random) -> dict[str, Any]:
+    return {"text": facts.ask(*place), "label": place[1]}
+
+
 def _sft_row(facts: _Facts, place: _Place, rng: random.Random) -> dict[str, Any]:
     """Return a question with its answer; one in four has the rule beside it, among others."""
     answer = facts.answer(*place[:3])
@@ -97,6 +101,7 @@ SAMPLERS: dict[str, Callable[[_Facts, _Place, random.Random], dict[str, Any]]] =
     },
     "embedding": lambda facts, place, _: {"query": facts.ask(*place), "response": facts.answer(*place[:3])},
     "pairs": _pair_row,
+    "classes": _class_row,
     "sft": _sft_row,
 }  # fmt: skip
 LARGEST = min(len(_list_places(words)) for words in _WORDS.values())

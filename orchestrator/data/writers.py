@@ -208,6 +208,7 @@ class _Query:
     source: str
     line: int
     relevant: set[int] = field(default_factory=set)  # numbers of documents, in the order in which they were met
+    class_name: str | None = None  # of a text with a class
 
 
 class RetrievalWriter:
@@ -231,7 +232,7 @@ class RetrievalWriter:
             if len(queries) == min(len(documents), QUERIES_A_CLASS):
                 documents.add(self._take(record.text))
             else:
-                queries.append(_Query(record.text, record.source, record.line, documents))
+                queries.append(_Query(record.text, record.source, record.line, documents, record.label))
                 self._queries[digest((record.text,))] = queries[-1]
             return
         if not isinstance(record, RankingGroup | LabelledGroup):
@@ -271,6 +272,7 @@ class RetrievalWriter:
         for count, query in enumerate(self._queries.values(), 1):
             relevant = [_name(rank) for rank in sorted(docids[number] for number in query.relevant)]
             row = {"qid": f"q{count:06d}", "query": query.text, "relevant": relevant}
+            row |= {} if query.class_name is None else {"class": query.class_name}
             queries.write(format_line(row | {"source": query.source, "line": query.line}))
 
 

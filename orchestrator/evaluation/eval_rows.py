@@ -28,11 +28,15 @@ class Document:
 
 @dataclass(frozen=True)
 class Group:
-    """One query with all its candidates: the unit that is ranked, measured and resampled."""
+    """One query with all its candidates: the unit that is ranked, measured and resampled.
+
+    With a `class_name` the texts of its class are its relevant documents, all of them.
+    """
 
     qid: str
     query: str
     documents: tuple[Document, ...]
+    class_name: str | None = None
 
     @property
     def relevant(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class RankingEval:
         """Return {"queries", "documents" (of all candidates, or the corpus), "relevant", "queries_without_relevant"}.
 
         Relevant are labels of at least 0.5; candidates have "labels", too: {"grades": how many different ones,
-        "lowest", "mean", "highest"}.
+        "lowest", "mean", "highest"}; texts with classes have "classes", those of the queries.
         """
         labels = [document.label for group in self.groups for document in group.documents]
         counts = {
@@ -67,7 +67,8 @@ class RankingEval:
             "queries_without_relevant": sum(group.relevant == 0 for group in self.groups),
         }
         if self.corpus is not None:
-            return counts
+            classes = {group.class_name for group in self.groups} - {None}
+            return counts | ({"classes": len(classes)} if classes else {})
         mean = math.fsum(labels) / len(labels) if labels else None
         spread = {"lowest": min(labels, default=None), "mean": mean, "highest": max(labels, default=None)}
         return {**counts, "labels": {"grades": len(set(labels)), **spread}}
@@ -97,7 +98,7 @@ class RankingEval:
                 judged.get(docid) or Document(docid, self.corpus[docid], 0.0)
                 for docid in sorted(docids, key=place.__getitem__)
             )
-            groups.append(Group(group.qid, group.query, tuple(documents)))
+            groups.append(replace(group, documents=tuple(documents)))
         return tuple(groups)
 
     def measure(self, scores: Scores, metrics: Sequence[str], *, seed: int) -> dict[str, Measured]:
@@ -296,17 +297,17 @@ def _load_retrieval(path: Path, corpus_path: Path) -> RankingEval:
             hint="prepare the data again: remove the stage's result and run orch resume",
         )
 
-    def parse(row: Any) -> tuple[str, list[str]]:
-        return str(row["query"]), list(map(str, row["relevant"]))
+    def parse(row: Any) -> tuple[str, list[str], str | None]:
+        return str(row["query"]), list(map(str, row["relevant"])), row.get("class")
 
     texts = read_rows(corpus_path, "docid", "document", lambda row: str(row["text"]))
     corpus = {docid: text for _, docid, text in texts}
     groups = []
-    for where, qid, (query, docids) in read_rows(path, "qid", "query with its relevant documents", parse):
+    for where, qid, (query, docids, class_name) in read_rows(path, "qid", "query with its relevant documents", parse):
         if absent := [docid for docid in docids if docid not in corpus]:
             raise RunFolderError(f"the relevant document {absent[0]} of {qid} is not in the corpus", where=where)
         documents = (Document(docid, corpus[docid], 1.0) for docid in dict.fromkeys(docids))
-        groups.append(Group(qid, query, tuple(documents)))
+        groups.append(Group(qid, query, tuple(documents), class_name))
     return RankingEval(tuple(groups), corpus)
 
 

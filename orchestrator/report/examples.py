@@ -105,27 +105,34 @@ def build_examples(groups: Sequence[Group], values: Values, before: Rankings, af
     """Return (most improved, most worsened) queries, at most 5 each; `before` and `after` are {qid: {docid: score}}.
 
     Each is {"id", "before_value", "after_value", "difference", "query", "before", "after": as `find_top` says,
-    "relevant_text": its relevant document, given where neither ranking has one on top}.
+    "relevant_text": its relevant document, given where neither ranking has one on top, "class_name": its class | null}.
     """
     by_qid = {group.qid: group for group in groups if group.qid in values}
+    classes = {
+        document.docid: clipped(group.class_name)
+        for group in groups if group.class_name
+        for document in group.documents if is_relevant(document.label)
+    }  # fmt: skip
 
     def describe(qid: str) -> Example:
         group = by_qid[qid]
-        tops = [find_top(group, scores.get(qid, {})) for scores in (before, after)]
+        tops = [find_top(group, scores.get(qid, {}), classes) for scores in (before, after)]
         relevant = max(group.documents, key=lambda document: document.label, default=None)
         shown = any(top is not None and top["relevant"] for top in tops)
         text = None if shown or relevant is None or not is_relevant(relevant.label) else clipped(relevant.text)
-        return {"query": clipped(group.query), "before": tops[0], "after": tops[1], "relevant_text": text}
+        sides = {"before": tops[0], "after": tops[1], "relevant_text": text}
+        return {"query": clipped(group.query), "class_name": group.class_name and clipped(group.class_name), **sides}
 
     return _find_most_changed({qid: values[qid] for qid in by_qid}, describe, higher_is_better=True)
 
 
-def find_top(group: Group, scores: Mapping[str, float]) -> dict[str, Any] | None:
+def find_top(group: Group, scores: Mapping[str, float], classes: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the first document of one ranking, {"text", "relevant", …}; None where nothing was scored.
 
     It is one of "tied" that share the top score: the first in the file stands for all, since the file's order carries
     no label. "relevant_rank" is the rank of the first relevant document: a number, or a range such as `2–4` where a
-    tie leaves it open; None where none was ranked, which "missed" says of a query that has relevant documents.
+    tie leaves it open; None where none was ranked, which "missed" says of a query that has relevant documents. Where
+    the query is a text with a class, "class_name" is the document's: one of `classes` {docid: class}, else a rare one.
     """
     ranked = [(scores[document.docid], document) for document in group.documents if document.docid in scores]
     if not ranked:
@@ -140,6 +147,7 @@ def find_top(group: Group, scores: Mapping[str, float]) -> dict[str, Any] | None
         rank = f"{above + 1}–{above + 1 + wrong_beside}" if wrong_beside else str(above + 1)
     return {
         "text": clipped(first[0].text),
+        "class_name": group.class_name and classes.get(first[0].docid, "another class"),
         "relevant": is_relevant(first[0].label),
         "tied": len(first),
         "relevant_rank": rank,

@@ -199,6 +199,7 @@ def _side_statistics(side: Mapping[str, Any]) -> dict[str, str]:
     rows: dict[str, str] = {}
     for key, value in side.items():
         rows |= _row(key, value)
+    rows.pop("Queries" if "classes" in side else "", None)  # of texts with classes these are the rows
     for key, title in (("labels", "Labels"), ("teacher", "Teacher scores")):
         if spread := side.get(key):
             rows[f"{title}: mean (lowest to highest)"] = _spread(spread)

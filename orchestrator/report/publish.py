@@ -458,7 +458,7 @@ def _about_evaluation(record: RunRecord, metrics: Mapping[str, Any]) -> Iterator
         yield f"Only {counted(units, unit)} measured: the interval is wide, and a small difference cannot be seen."
     if without := evaluation.get("queries_without_relevant"):
         yield f"{counted(without, 'query')} of {units} have no relevant document: they count 0 for every system."
-    if metrics["kind"] == RETRIEVAL:
+    if metrics["kind"] == RETRIEVAL and "classes" not in evaluation:
         yield "Documents of the corpus that nobody judged count as not relevant."
     if evaluation.get("distinct_scores") == 1:
         yield "Every pair of the evaluation set has the same score: no correlation is defined, and all count 0."

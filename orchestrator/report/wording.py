@@ -91,8 +91,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def plural(noun: str) -> str:
-    """Return `queries` for `query`, `rows` for `row`."""
-    return noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    """Return `queries` for `query`, `classes` for `class`, `rows` for `row`."""
+    return noun[:-1] + "ies" if noun.endswith("y") else noun + ("es" if noun.endswith("s") else "s")
 
 
 def figure(value: float | None) -> str:
@@ -214,6 +214,9 @@ def measured_on(metrics: Mapping[str, Any]) -> str:
     if metrics["kind"] == GROUP:
         return f"{units}, {evaluation['documents'] / evaluation['units']:.3g} candidates each"
     if metrics["kind"] == RETRIEVAL:
+        if classes := evaluation.get("classes"):
+            units += f" of {counted(classes, 'class')}"
+            return f"{units}, searching {counted(evaluation['documents'], 'other text')} for those of their class"
         return f"{units}, searching {counted(evaluation['documents'], 'document')}"
     if metrics["kind"] == PAIR:
         return f"{units}, scored from {plain(evaluation['least'])} to {plain(evaluation['most'])}"

@@ -15,7 +15,7 @@ from typing import Any
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.scorers import load_own_spec
 from orchestrator.checks.model_files import find_oddities
-from orchestrator.data.check import describe_problem, describe_warnings
+from orchestrator.data.check import describe_problem, describe_warnings, guess_kind
 from orchestrator.data.prepare_eval import EVAL_KINDS, prepare_eval
 from orchestrator.data.reading.readers import sniff_kind
 from orchestrator.data.request import RowFiles
@@ -59,15 +59,15 @@ class Request:
 
 
 def sniff_data(files: Sequence[Path], columns: Mapping[str, str], encoding: str | None = None) -> Kind:
-    """Return the kind of the rows: group, labelled or pair; what cannot be told is read as groups, which says why.
+    """Return the kind of the rows, one of EVAL_KINDS; what cannot be told is read as groups, which says why.
 
     Raises DataError for rows that measure something else.
     """
-    kind = sniff_kind(files[0], columns, encoding) or "group"
+    kind = sniff_kind(files[0], columns, encoding) or guess_kind(files, columns, encoding)
     if kind not in EVAL_KINDS:
         raise DataError(
             f"{files[0]} holds {kind} rows: an LLM's answers are measured by the run that trains it",
-            hint="give ranking groups, labelled documents of a query, or scored pairs of texts",
+            hint="give ranking groups, labelled documents of a query, scored pairs of texts, or texts with classes",
         )
     return require_kind(kind)
 
@@ -91,7 +91,7 @@ def evaluate(request: Request, out: Path | None, tell: Callable[[str], None]) ->
     Raises DataError, PreflightError (a model), StageFailedError (scoring), RunFolderError (a folder that exists).
     """
     pairs = request.data.kind == PAIR
-    vectors = pairs or request.corpus
+    vectors = pairs or request.corpus or request.data.kind == "class"
     candidates = find_candidates(request, vectors=vectors)
     searches = require_one_way(candidates, vectors=vectors) and not pairs
     if request.reading.max_length or request.reading.instruction or request.reading.format:
@@ -145,7 +145,7 @@ def find_candidates(request: Request, *, vectors: bool) -> list[chosen_models.Ch
 def require_one_way(candidates: list[chosen_models.ChosenModel], *, vectors: bool) -> bool:
     """Return whether every model compares vectors. Raises PreflightError where some do and others cannot.
 
-    With `vectors` (pairs of texts, or a corpus to search) all must.
+    With `vectors` (pairs of texts, or a corpus or texts of a class to search for) all must.
     """
     able = [candidate for candidate in candidates if candidate.compares_vectors]
     unable = [candidate for candidate in candidates if not candidate.compares_vectors]

@@ -7,10 +7,11 @@ import shlex
 
 import pytest
 
-from orchestrator.data.judged import open_row, require_judged
+from orchestrator.data.judged import bring_to_form, open_row, require_judged
 from orchestrator.data.reading.json_rows import Row
 from orchestrator.data.rows.checks import RowRules, check_row
 from orchestrator.data.rows.nearest import find_nearest
+from orchestrator.data.rows.records import KINDS
 from orchestrator.data.rows.shapes import SHAPES
 from orchestrator.data.rows.texts import BadRowError
 
@@ -90,6 +91,19 @@ def test_scoring_and_mining_advise_a_form_that_they_read(files):
         require_judged(row)
     assert "--map content=passage" in error.value.fault.hint
     assert require_judged(open_row(Row(1, b"", row), {"content": "passage"}, is_table=False).row).texts == (SAID,)
+
+
+@pytest.mark.parametrize("verb", [require_judged, lambda row: require_judged(bring_to_form(row))])
+def test_scoring_and_mining_say_that_a_text_with_a_class_has_no_query(verb):
+    with pytest.raises(BadRowError) as error:
+        verb({"text": SAID, "label": "a"})
+    assert "batch_all_triplet, and orch evaluate: they have no query with documents" in error.value.fault.hint
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "class"])
+def test_a_text_with_a_class_says_what_takes_it_where_another_kind_is_wanted(kind):
+    fault = check_row({"text": SAID, "label": "a"}, source="a", line=1, rules=RowRules(kind))
+    assert "texts with classes are for loss: batch_all_triplet, and orch evaluate" in fault.hint
 
 
 def test_every_form_is_its_own_nearest():

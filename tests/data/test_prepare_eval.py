@@ -60,6 +60,7 @@ def test_pairs_and_columns_are_read(files, capsys):
 def test_over_a_corpus_every_document_is_searched(files, kind):
     path, out = files.lines("e.jsonl", {"query": "q", "pos": ["a"], "neg": ["b", "c"]}), files.folder / "out"
     prepare_eval(RowFiles((path,), kind), out, corpus=True)
+    assert "class" not in read(out / "eval.jsonl")[0]
     assert names(out) == ["corpus.jsonl", "eval.jsonl", "ledger.json", "stats.json"]
     texts = {row["docid"]: row["text"] for row in read(out / "corpus.jsonl")}
     assert sorted(texts.values()) == ["a", "b", "c"]
@@ -70,12 +71,14 @@ def test_texts_of_a_class_are_by_turns_what_is_searched_and_what_searches(files,
     monkeypatch.setattr(writers, "QUERIES_A_CLASS", 2)
     rows = [{"text": f"{label}{number}", "label": label} for number in range(7) for label in ("x", 3)]
     path, out = files.lines("e.jsonl", *rows, {"text": "alone", "label": "z"}), files.folder / "out"
-    prepare_eval(RowFiles((path,), "class"), out, corpus=True)
+    prepare_eval(RowFiles((path,), "class"), out)  # a corpus is not asked for: there is no other way
     texts = {row["docid"]: row["text"] for row in read(out / "corpus.jsonl")}
     relevant = {row["query"]: {texts[docid] for docid in row["relevant"]} for row in read(out / "eval.jsonl")}
     found = {label: {f"{label}{number}" for number in (0, 2, 4, 5, 6)} for label in "x3"}
     assert relevant == {f"{label}{number}": found[label] for label in "x3" for number in (1, 3)}
     assert set(texts.values()) == found["x"] | found["3"] | {"alone"}
+    assert {row["class"] for row in read(out / "eval.jsonl")} == {"x", "3"}
+    assert all(row["query"].startswith(row["class"]) for row in read(out / "eval.jsonl"))
 
 
 def test_texts_of_which_no_two_are_of_a_class_are_refused(files):

@@ -279,6 +279,8 @@ def test_a_document_on_both_sides_of_a_ranking_row_is_a_conflict():
     [
         ({"query": "q", "document": "a", "label": 1}, "not-convertible", "no form of ranking data; it has"),
         ({"query": "q", "document": "a", "label": 1}, "not-convertible", "--map"),
+        ({"text": "a", "label": "b"}, "not-convertible", "a text with a class, which no query asks for"),
+        ({"question": "q", "text": "a", "label": 1}, "not-convertible", "--map"),
         (HITS | RANKING, "not-convertible", "more than one form"),
         ({}, "not-convertible", "it has no keys"),
         ({"hits": []}, "missing-key", '"query" is missing'),

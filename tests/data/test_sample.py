@@ -32,6 +32,14 @@ def test_pairs_have_every_grade_and_equal_questions_nowhere():
     assert all(row["sentence1"] != row["sentence2"] for row in rows)
 
 
+def test_texts_with_classes_are_taken_as_such(files):
+    path = files.folder / "a.jsonl"
+    write_samples(path, build_samples("classes", 200))
+    report = check_files([path])
+    assert (report.ok, report.stats["kind"], report.stats["train"]["rows"]) == (True, "class", 200)
+    assert report.stats["train"]["classes"] > 1
+
+
 def test_the_wrong_documents_of_a_ranking_row_are_not_the_answer_and_differ():
     for row in build_samples("reranker", 200):
         assert len({*row["neg"], *row["pos"]}) == 6

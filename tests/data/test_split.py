@@ -117,6 +117,7 @@ def test_rows_of_other_tasks_can_be_split_too(files, split):
         lambda number: {"messages": [{"role": "user", "content": f"a{number % 7}"}], "n": number},
         lambda number: {"messages": f"a{number % 7}", "positive_messages": [f"b{number}"]},
         lambda number: {"conversations": [{"from": "human", "value": f"a{number % 7}"}], "n": number},
+        lambda number: {"text": f"a{number % 7}", "label": number % 7 % 2, "n": number},
     ],
 )
 def test_rows_of_every_kind_are_split_by_their_first_text(files, split, build):

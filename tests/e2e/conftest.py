@@ -60,7 +60,7 @@ def wait_for(condition, timeout_s: float) -> None:
         time.sleep(0.01)
 
 
-def run_killed_and_resumed(argv: tuple[str, ...], folder: Path, stage: str, module: str) -> Path:
+def run_killed_and_resumed(argv: tuple[str, ...], folder: Path, stage: str, module: str, step: int = 8) -> Path:
     """Kill (-9) the supervisor that a command starts and its training worker after a checkpoint, and resume the run."""
     argv = (ORCH, *argv, "-o", str(folder))
     first = subprocess.Popen(argv, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -69,7 +69,7 @@ def run_killed_and_resumed(argv: tuple[str, ...], folder: Path, stage: str, modu
     workers: list[psutil.Process] = []
     wait_for(lambda: workers.extend(find_training_workers(folder, module)) or workers or first.poll() is not None, 300)
     assert first.poll() is None, first.communicate()[0]
-    saved = output / "checkpoint-8" / "trainer_state.json"
+    saved = output / f"checkpoint-{step}" / "trainer_state.json"
     wait_for(lambda: saved.exists() or first.poll() is not None, 300)
     found = [at for worker in workers for at in worker.net_connections("inet") if at.status == psutil.CONN_LISTEN]
     (folder / "listening").write_text(" ".join(sorted({at.laddr.ip for at in found})))
@@ -130,8 +130,11 @@ CROSS_ENCODER_RUNS = (
 )  # fmt: skip
 # every recipe of an embedding model that sentence-transformers trains, but for that of the demo
 EMBEDDING_RUNS = (
-    "minilm_embedding", "e5_embedding", "embeddinggemma_lora", "qwen3_embedding_st", "distill_embedding",
+    "minilm_embedding", "e5_embedding", "embeddinggemma_lora", "qwen3_embedding_st", "distill_embedding", "topic_embedding",
 )  # fmt: skip
+
+
+CLASSES_STEPS = 26  # of two epochs over texts with classes, of which one is saved each
 
 
 @pytest.fixture(scope="session")
@@ -158,6 +161,10 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
     for name in EMBEDDING_RUNS:
         path, folder = recipes / f"{name}.yaml", root / "embedding" / name
         jobs[name] = ("embedding_runs", partial(run_to_the_end, path, folder, "--smoke", env=warm))
+    argv = ("run", str(recipes / "topic_embedding.yaml"), "--smoke")
+    folder = root / "embedding-killed"
+    killed = partial(run_killed_and_resumed, argv, folder, "04-train", "train_embedding", CLASSES_STEPS // 2)
+    jobs["embedding-killed"] = ("embedding_killed_and_resumed", killed)
     jobs["cross-encoder-killed"] = (
         "cross_encoder_killed_and_resumed",
         # it was submitted before, so that it is done or under way when this one is begun
@@ -229,6 +236,12 @@ def swift_killed_and_resumed(started) -> Path:
 def embedding_runs(started) -> dict[str, Path]:
     """Every recipe of an embedding model with sentence-transformers, from data to verdict on a tiny model."""
     return {name: started[name].result() for name in EMBEDDING_RUNS}
+
+
+@pytest.fixture(scope="session")
+def embedding_killed_and_resumed(started) -> Path:
+    """A smoke run over texts with classes whose supervisor and training are killed (-9) after the first epoch."""
+    return started["embedding-killed"].result()
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,17 @@ def test_the_rows_say_of_which_kind_an_evaluation_set_is(tmp_path, kind):
     assert (evaluation.kind, len(evaluation.row_texts())) == (kind, 1)
 
 
+def test_queries_of_classes_keep_them_and_say_how_many_there_are(tmp_path):
+    rows = [{"qid": f"q{number}", "query": "?", "relevant": ["d"], "class": name} for number, name in enumerate("aba")]
+    (tmp_path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "corpus.jsonl").write_text('{"docid": "d", "text": "t"}\n')
+    evaluation = load_eval(tmp_path / "eval.jsonl")
+    assert evaluation.describe()["classes"] == 2
+    assert [group.class_name for group in evaluation.pool({})] == ["a", "b", "a"]
+    (tmp_path / "eval.jsonl").write_text(json.dumps(ROWS["retrieval"]))
+    assert "classes" not in load_eval(tmp_path / "eval.jsonl").describe()
+
+
 @pytest.mark.parametrize("row", ['{"text": "x"}', "[1]", "3"])
 def test_a_row_of_no_known_kind_is_refused(tmp_path, row):
     (tmp_path / "eval.jsonl").write_text(row)

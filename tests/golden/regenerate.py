@@ -61,6 +61,9 @@ CASES = {
         "qwen3_embedding_lora", hub("Qwen/Qwen3-Embedding-0.6B"), versions=TESTED | {"ms-swift": "3.12.0"}
     ),
     "minilm_embedding.gpu": Case("minilm_embedding", encoder("sentence-transformers/all-MiniLM-L6-v2")),
+    "topic_embedding.gpu": Case(
+        "topic_embedding", encoder("sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2")
+    ),
     "minilm_embedding.smoke": Case(
         "minilm_embedding", encoder("sentence-transformers/all-MiniLM-L6-v2"), CPU, smoke=True
     ),

@@ -295,6 +295,39 @@ def test_a_relevant_document_that_was_not_found_is_told(make_kind):
     assert "60 queries, searching" in text_of(page)
 
 
+def test_texts_with_classes_are_told_apart_from_documents_that_nobody_judged(make_kind):
+    run = make_kind("retrieval")
+    rows = [json.loads(line) for line in run.eval_jsonl.read_text(encoding="utf-8").splitlines()]
+    for stage, third in (("02-baseline-native", 0.5), ("07-evaluate", 1.5)):  # never first, and second or third
+        found = [
+            {"qid": row["qid"], "docid": docid, "score": score}
+            for row, other in zip(rows, [*rows[1:], rows[0]], strict=True)
+            for docid, score in {"d000000": third, other["relevant"][0]: 2, row["relevant"][0]: 1}.items()
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in found)
+        (run.stage(stage).output / "scores.jsonl").write_text(text, encoding="utf-8")
+    write_report(run)
+    judged = text_of(page_of(run))
+    assert "nobody judged" in judged
+    assert "the relevant document" in judged
+    rows = [row | {"class": f"<b>{number % 6}"} for number, row in enumerate(rows)]
+    run.eval_jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    stats = load(run.stats_json)
+    run.stats_json.write_text(json.dumps(stats | {"train": {"rows": 9, "queries": 8, "classes": 6}, "eval": {}}))
+    write_report(run)
+    page = page_of(run)
+    text = text_of(page)
+    assert "nobody judged" not in text
+    assert "the relevant document" not in text
+    assert "60 queries of 6 classes, searching" in text
+    assert "other texts for those of their class" in text
+    assert "the first of its class at rank" in text
+    assert "one of its class" in text
+    assert "✗ &lt;b&gt;" in page
+    assert "Classes6" in text.replace(" ", "")
+    assert "Queries8" not in text.replace(" ", "")
+
+
 def test_metrics_of_different_scales_are_not_drawn_on_one(written):
     kind, run = written
     assert ("Each metric is drawn to its own scale" in text_of(page_of(run))) == (kind == "chat")

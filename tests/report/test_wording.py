@@ -55,6 +55,7 @@ def test_durations_are_written_in_the_units_that_people_use(seconds, text):
 @pytest.mark.parametrize(("number", "text"), [(1, "1 query"), (0, "0 queries"), (1204, "1,204 queries")])
 def test_counts_agree_with_their_noun(number, text):
     assert wording.counted(number, "query") == text
+    assert wording.plural("class") == "classes"
 
 
 def test_systems_that_print_the_same_mean_are_both_best():

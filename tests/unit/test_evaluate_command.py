@@ -128,6 +128,16 @@ def test_pairs_of_texts_are_compared_by_their_vectors(capsys):
     assert data["systems"][0]["scoring"]["scorer"] == "embedding"
 
 
+def test_texts_with_classes_search_one_another(capsys, cross_encoder):
+    data = ("--data", EXAMPLES / "classes.eval.jsonl")
+    code, out, _ = call(capsys, "--model", MINILM, *data, "--metrics", "hit@1")
+    assert code == 0
+    assert out.splitlines()[0] == "55 queries of 18 classes, searching 65 other texts for those of their class"
+    code, _, err = call(capsys, "--model", cross_encoder, *data)
+    assert code == 4
+    assert "it gives no vectors to search a corpus" in err
+
+
 def test_layers_that_a_config_leaves_out_are_said_beside_the_figures(capsys, graded, cross_encoder, tmp_path):
     cut = Path(shutil.copytree(cross_encoder, tmp_path / "cut"))
     config = json.loads((cut / "config.json").read_text(encoding="utf-8"))

@@ -211,9 +211,10 @@ def find_split_text(value: Any, columns: Mapping[str, str]) -> str | Fault:
         is_chat = shape is not None and shape.kind == "chat"
         if named := [key for key in ("query", "sentence1") if key in row and not (is_chat and key == "query")]:
             text, name = row[named[0]], f'"{named[0]}"'
-        elif shape := shape if is_chat else find_shape(row, None):
+        elif shape := shape if is_chat else find_shape(row, None) or find_shape(row, "class"):
             fields = read_fields(row, shape)
-            text, name = fields.values.get("query", fields.values.get("text1")), fields.name("query")
+            key = next((one for one in ("query", "text1", "text") if one in fields.values), "query")
+            text, name = fields.values.get(key), fields.name(key)
             if shape.kind == "chat":
                 text, name = _find_question(fields), '"messages"'
         else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.data.rows.foreign_rows import find_lists, find_passage
-from orchestrator.data.rows.records import Kind
+from orchestrator.data.rows.records import KINDS, Kind
 from orchestrator.data.rows.shapes import EXAMPLES, SHAPES, Shape
 from orchestrator.data.rows.texts import (
     BadRowError,
@@ -25,7 +25,10 @@ _READ_LISTS = ("messages", "conversations", "hits", "positive_messages", "negati
 _OTHER_KIND = {
     ("labelled", "group"): "; labelled rows are taken by backend: sentence-transformers, or made groups by "
     "orch data convert --to ranking --relevant-from LABEL",
-    ("class", "group"): "; texts with classes are for loss: batch_all_triplet",
+    **dict.fromkeys(
+        (("class", kind) for kind in KINDS),
+        "; texts with classes are for loss: batch_all_triplet, and orch evaluate: they have no query with documents",
+    ),
     ("chat", "group"): "; conversations are for task: sft",
     ("chat", "labelled"): "; conversations are for task: sft",
 }
