@@ -59,6 +59,7 @@ DEFAULT_STALL_S = 60
 STOPPED, FAILED, STALLED, BUSY, KILLED = 130, 6, 7, 9, -signal.SIGKILL
 PAGE_BYTES = 4096
 SAVE_TRIES = 6
+ENDING_S = 5.0  # a resident process that is told to end, and the trackers of its libraries
 MARK = "ORCH_FAULTS_RUN"  # in the environment of all that a case starts
 MEMORY_GROUP = Path("/sys/fs/cgroup/memory")
 
@@ -170,11 +171,17 @@ class Case:
         return max(members, key=_cpu_ticks)
 
     def left(self) -> list[int]:
-        """Return every process of this run's stages: what `orch` started has its environment, and no other has."""
+        """Return every process of this run, `orch` and what it started: they have its environment, and no other has."""
         words = f"{MARK}={self.run.root}\0".encode()
-        return [
-            pid for pid in read_table() if words in _read(pid, "environ") and b"orch" not in _read(pid, "cmdline")[:300]
-        ]
+        return [pid for pid in read_table() if words in _read(pid, "environ")]
+
+    def require_none_left(self) -> None:
+        """Raise LostError where a process outlives `orch`; one that is ending has a moment for it."""
+        end = time.monotonic() + ENDING_S
+        while (pids := self.left()) and time.monotonic() < end:
+            time.sleep(0.05)
+        named = [b" ".join(_read(pid, "cmdline").split(b"\0")).decode(errors="replace")[:200] for pid in pids]
+        check(not pids, f"processes {pids} were left: {named}")
 
     def resume(self) -> float:
         """Resume, and compare with the reference; return the seconds that it took."""
@@ -188,7 +195,7 @@ class Case:
         wrong = sorted(step for step, loss in self.losses.items() if losses.get(step) != loss)
         check(not wrong, f"other losses at steps {wrong[:5]}")
         check(weights == self.weights, "other weights")
-        check(not self.left(), f"processes {self.left()} were left")
+        self.require_none_left()
         return seconds
 
     def repeated_steps(self) -> int:
@@ -249,7 +256,7 @@ def signal_orch(number: signal.Signals) -> Callable[[Case], None]:
             check(case.orch.returncode == KILLED, "it ended by itself")
             return  # what it leaves is followed to its end by the next
         case.end(STOPPED, "stopped at")
-        check(not case.left(), f"processes {case.left()} were left")
+        case.require_none_left()
 
     return do
 
@@ -269,7 +276,7 @@ def signal_training(target: str, number: signal.Signals) -> Callable[[Case], Non
         case.wait_for_checkpoint()
         os.kill(case.launcher() if target == "launcher" else case.worker(), number)
         case.end(FAILED, case.stage)
-        check(not case.left(), f"processes {case.left()} were left")
+        case.require_none_left()
 
     return do
 
@@ -309,7 +316,7 @@ def suspend_worker(case: Case) -> None:
     case.wait_for_checkpoint()
     os.kill(case.worker(), signal.SIGSTOP)
     case.end(STALLED, case.stage)
-    check(not case.left(), f"processes {case.left()} were left")
+    case.require_none_left()
 
 
 def damage_newest(do: Callable[[Path], None]) -> Callable[[Case], None]:
@@ -362,7 +369,7 @@ def fill_disk(case: Case) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "orch", case.folder], check=True)
     case.start()
     case.end(FAILED, "disk is full")
-    check(not case.left(), f"processes {case.left()} were left")
+    case.require_none_left()
     subprocess.run(["mount", "-o", "remount,size=1g", case.folder], check=True)
 
 
@@ -408,7 +415,7 @@ def close_terminal(case: Case) -> None:
     """Run in a terminal of its own, and close it: a hangup, and an error for whatever is still written."""
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execv(ORCH, [ORCH, "resume", str(case.run.root)])  # noqa: S606
+        os.execve(ORCH, [ORCH, "resume", str(case.run.root)], os.environ | {MARK: str(case.run.root)})  # noqa: S606
     os.set_blocking(terminal, False)
     saved = case.checkpoint(case.first_step) / "trainer_state.json"
     while not saved.exists():
@@ -418,7 +425,7 @@ def close_terminal(case: Case) -> None:
     os.close(terminal)
     _, status = os.waitpid(pid, 0)
     check(os.waitstatus_to_exitcode(status) == STOPPED, f"status {status}")
-    check(not case.left(), f"processes {case.left()} were left")
+    case.require_none_left()
 
 
 def limit_memory(case: Case) -> None:
@@ -429,7 +436,7 @@ def limit_memory(case: Case) -> None:
         (group / "memory.limit_in_bytes").write_text(str((100 if case.backend == FAKE else 300) << 20))
         case.start("/bin/sh", "-c", f'echo $$ >{group}/cgroup.procs; exec "$@"', "sh")
         case.end(FAILED, "memory")
-        check(not case.left(), f"processes {case.left()} were left")
+        case.require_none_left()
     finally:
         time.sleep(0.2)
         group.rmdir()
