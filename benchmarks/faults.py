@@ -51,6 +51,7 @@ RECIPES = {
     "sentence-transformers": "bge_pointwise",
     "sentence-transformers, embedding": "minilm_embedding",
     "flagembedding, embedding": "bge_embedding",
+    "sentence-transformers, LoRA": "reranker_lora",
 }
 FAKE = "fake trainer"
 BACKENDS = (FAKE, *RECIPES)
