@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -103,17 +103,17 @@ def convert_files(paths: Sequence[Path], out: Path, conversion: Conversion, *, m
     return ConvertReport(out, run.rows_in, rows_out, dict(sorted(run.bad.counts.items())), regrouped)
 
 
+@dataclass
 class _Run:
     """State of one conversion."""
 
-    def __init__(self, conversion: Conversion, stream: BinaryIO, regrouping: Regrouping | None) -> None:
-        self.conversion = conversion
-        self.stream = stream
-        self.regrouping = regrouping
-        self.rows_in = 0
-        self.rows_out = 0
-        self.bad = BadRows()
-        self.unread = RepeatedProblems()
+    conversion: Conversion
+    stream: BinaryIO
+    regrouping: Regrouping | None
+    rows_in: int = 0
+    rows_out: int = 0
+    bad: BadRows = field(default_factory=BadRows)
+    unread: RepeatedProblems = field(default_factory=RepeatedProblems)
 
     def take_file(self, path: Path) -> None:
         """Convert one file. Raises DataError when it cannot be read or lacks a column."""

@@ -59,18 +59,11 @@ def _has_fraction(row: dict[str, Any]) -> bool:
 _PLAIN = {str, int, bool, type(None)}
 
 
-@dataclass
-class _Part:
-    path: Path
-    part: Path
-    stream: BinaryIO
-
-
 class FileSet:
     """Files written beside their final names; `commit` renames them, leaving the block without it removes them."""
 
     def __init__(self) -> None:
-        self._parts: list[_Part] = []
+        self._parts: list[tuple[Path, Path, BinaryIO]] = []  # each final name, the name until then, and the stream
 
     def __enter__(self) -> Self:
         return self
@@ -78,26 +71,27 @@ class FileSet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for part in self._parts:
+        for _, part, stream in self._parts:
             with contextlib.suppress(OSError):  # a full disk, which is on its way up already
-                part.stream.close()
-            part.part.unlink(missing_ok=True)
+                stream.close()
+            part.unlink(missing_ok=True)
         self._parts.clear()
 
     def open(self, path: Path) -> BinaryIO:
         """Return a stream whose contents will be `path`."""
         part, descriptor = create_part(path)
-        self._parts.append(_Part(path, part, os.fdopen(descriptor, "wb", buffering=1 << 20)))
-        return self._parts[-1].stream
+        stream = os.fdopen(descriptor, "wb", buffering=1 << 20)
+        self._parts.append((path, part, stream))
+        return stream
 
     def commit(self) -> None:
         """Give every file its name, once all are on disk; in the order in which they were opened."""
-        for part in self._parts:
-            part.stream.flush()
-            os.fsync(part.stream.fileno())
-            part.stream.close()
-        for part in self._parts:
-            part.part.replace(part.path)
+        for _, _, stream in self._parts:
+            stream.flush()
+            os.fsync(stream.fileno())
+            stream.close()
+        for path, part, _ in self._parts:
+            part.replace(path)
         self._parts.clear()
 
 

@@ -36,7 +36,7 @@ from orchestrator.data.rows.records import KINDS, Kind
 from orchestrator.data.rows.texts import (
     BadRowError,
     bad_row,
-    explain_missing_in,
+    find_near_name,
     is_finite_number,
     name_type,
     plain_name,
@@ -403,10 +403,11 @@ def require_hits(hits: Any, needs: Sequence[str]) -> None:
     for place, hit in enumerate(hits):
         require_type(hit, dict, f'"hits"[{place}]', _HIT, "an object")
         if missing := [key for key in needs if key not in hit]:
-            fault = explain_missing_in(f'"hits"[{place}]', missing[0], hit, _HIT)
-            if missing[0] == "label" and "score" in hit:
-                fault = replace(fault, hint=f"{fault.hint}; or data.scores_as_labels: true (--scores-as-labels)")
-            raise BadRowError(fault)
+            key, near = missing[0], find_near_name(missing[0], hit)
+            message = f'"hits"[{place}] has no "{key}"' + (f", and it has {quote(near)}" if near else "")
+            hint = f'rename {quote(near)} to "{key}"' if near else _HIT
+            more = "; or data.scores_as_labels: true (--scores-as-labels)" if key == "label" and "score" in hit else ""
+            raise bad_row("missing-key", message, hint + more)
 
 
 # Messages and conversations

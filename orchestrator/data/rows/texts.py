@@ -8,7 +8,7 @@ import math
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -217,12 +217,3 @@ def suits(key: str, value: Any) -> bool:
 def is_number_like(value: Any) -> bool:
     """Whether a value is a number, or what `read_number` takes for one."""
     return is_finite_number(read_number(value))
-
-
-def explain_missing_in(name: str, key: str, value: Mapping[str, Any], hint: str) -> Fault:
-    """Return the fault of an object `name` inside a row that lacks `key`; `hint` where no near name is there."""
-    near = find_near_name(key, value)
-    if near is None:
-        return build_fault("missing-key", f'{name} has no "{key}"', hint)
-    message = f'{name} has no "{key}", and it has {quote(near)}'
-    return build_fault("missing-key", message, f'rename {quote(near)} to "{key}"')
