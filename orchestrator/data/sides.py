@@ -249,8 +249,8 @@ class Overlap:
                 self._note_query(row.get("query", row.get("text1", "")))
 
     def _note_query(self, text: str) -> None:
-        self._queries.add(_loose_digest(text))
-        self._exact_queries.add(_query_digest(text))
+        self._queries.add(digest((loose_key(text),)))
+        self._exact_queries.add(digest((query_key(text),)))
 
     def note_kept_eval(self, record: Record) -> None:
         """Take down the answers of a row of the eval set that is kept."""
@@ -271,10 +271,10 @@ class Overlap:
         """Return whether a training row is dropped because its query is in the eval set; warn in any case."""
         is_chat = isinstance(record, Chat)
         questions = [record.split_text, *(record.earlier_questions if isinstance(record, Chat) else ())]
-        found = [text for text in questions if _loose_digest(text) in self._queries]
+        found = [text for text in questions if digest((loose_key(text),)) in self._queries]
         if not found:
             return False
-        exact = any(_query_digest(text) in self._exact_queries for text in found)
+        exact = any(digest((query_key(text),)) in self._exact_queries for text in found)
         self._loose_leaks += not exact
         message = "training rows with a query of the eval set: {n}"
         if is_chat:
@@ -303,14 +303,6 @@ class Overlap:
         if shared := _count_shared(self._train_questions, self._eval_questions):
             message = "earlier answers of training conversations that the eval set asks for, after the same turns: {n}"
             self._findings.warn("answer-also-in-eval", message, count=shared)
-
-
-def _query_digest(text: str) -> bytes:
-    return digest((query_key(text),))
-
-
-def _loose_digest(text: str) -> bytes:
-    return digest((loose_key(text),))
 
 
 def _count_shared(hashes: Iterable[int], others: Collection[int]) -> int:

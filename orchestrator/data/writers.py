@@ -159,17 +159,6 @@ def build_eval_row(group: RankingGroup | LabelledGroup, number: int, seed: int) 
     return row | ({} if prompt is None else {"prompt": prompt})
 
 
-def _build_pair_row(pair: ScoredPair, number: int) -> dict[str, Any]:
-    return {"pid": f"p{number:06d}", "text1": pair.text1, "text2": pair.text2, "score": pair.score}
-
-
-def _build_chat_row(chat: Chat, number: int) -> dict[str, Any]:
-    """Return the canonical form of the `number`-th conversation: its last answer is the reference."""
-    *asked, answer = chat.messages
-    messages = [{"role": message.role, "content": message.content} for message in asked]
-    return {"id": f"r{number:06d}", "messages": messages, "reference": answer.content}
-
-
 class EvalWriter:
     """Writes each record as it comes, numbered from 1."""
 
@@ -185,9 +174,11 @@ class EvalWriter:
         if isinstance(record, RankingGroup | LabelledGroup):
             row = build_eval_row(record, self._number, self._seed)
         elif isinstance(record, ScoredPair):
-            row = _build_pair_row(record, self._number)
+            row = {"pid": f"p{self._number:06d}", "text1": record.text1, "text2": record.text2, "score": record.score}
         elif isinstance(record, Chat):
-            row = _build_chat_row(record, self._number)
+            *asked, answer = record.messages  # which is the reference
+            messages = [{"role": message.role, "content": message.content} for message in asked]
+            row = {"id": f"r{self._number:06d}", "messages": messages, "reference": answer.content}
         else:
             raise TypeError(record)
         self._stream.write(format_line(row | {"source": record.source, "line": record.line}))
