@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from orchestrator.backends.protocol import BACKENDS, Backend, find_backend
+from orchestrator.backends.protocol import BACKENDS, Backend
 
-__all__ = ["BACKENDS", "Backend", "find_backend"]
+__all__ = ["BACKENDS", "Backend"]

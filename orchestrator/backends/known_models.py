@@ -217,13 +217,20 @@ def has_other_head(architectures: Iterable[str]) -> bool:
     return bool(heads) and not any(_SPEAKS.search(head) for head in heads)
 
 
-def find_trained_format(folder: Path) -> str | None:
-    """Return the format in which ms-swift trained the head, by its args.json; None where that says none we know."""
+def find_trained_format(folder: Path | None) -> str | None:
+    """Return how a head on an LLM was trained to be asked: its files tell, and neither its name nor its class does.
+
+    They are ms-swift's args.json, or a CrossEncoder's own; None where they say no format that we know.
+    """
+    if folder is None:
+        return None
     args = _read(folder / "args.json")
     task_type, template = args.get("task_type"), args.get("template")
     if task_type == "reranker" and (template or args.get("model_type")) == "qwen3_reranker":
         return "qwen3-score-head"
-    return "reward-model" if task_type == "seq_cls" and args.get("rlhf_type") == "rm" else None
+    if task_type == "seq_cls" and args.get("rlhf_type") == "rm":
+        return "reward-model"
+    return "cross-encoder" if describes_itself(folder) else None
 
 
 def describes_itself(folder: Path) -> bool:

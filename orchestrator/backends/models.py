@@ -11,7 +11,6 @@ from typing import Any
 
 from orchestrator.backends.known_models import (
     SCORE_HEAD_FORMATS,
-    describes_itself,
     find_family,
     find_known,
     find_native,
@@ -138,7 +137,7 @@ def find_model(ref: ModelRef, recipe_folder: Path, *, otherwise: str | None = No
         location,
         folder,
         family,
-        ref.native or (_trained_format(folder) if score_head else _native(name, family, config, folder)),
+        ref.native or (find_trained_format(folder) if score_head else _native(name, family, config, folder)),
         ref.trust_remote_code,
         model_type=ref.model_type,
         template=ref.template,
@@ -197,7 +196,8 @@ def _find_folder(recipe_folder: Path, path: str) -> Path | None:
 def _describe_absent(recipe_folder: Path, path: str) -> Problem:
     """Return what a path is that is no folder: a file, an installed package, a folder beside it, or nothing."""
     package = path.replace("-", "_")
-    if _carries_model(package):
+    with contextlib.suppress(PreflightError, ValueError, OSError):  # __main__ has no spec
+        _find_in_package(package)
         return Problem(f"no such model folder: {path}", f"did you mean the installed package? package: {package}")
     problem = None
     with contextlib.suppress(OSError, RuntimeError, ValueError):  # a name that is too long; the home of nobody
@@ -219,24 +219,14 @@ def _find_in_package(package: str) -> Path:
     raise PreflightError(f"the Python package {package!r} is not installed, or carries no model", hint=hint)
 
 
-def _carries_model(package: str) -> bool:
-    try:
-        return _find_in_package(package).is_dir()
-    except (PreflightError, ValueError, OSError):  # __main__ has no spec
-        return False
-
-
 def _find_in_cache(model: HubName) -> Path | None:
     """Return the folder of a model in its hub's cache, where the hub's own client would find it without asking."""
     if model.hub == "ms":  # modelscope_hub/_download.py: since 1.38 with revisions, before it without
         root, (owner, name) = find_modelscope_cache(), model.id.split("/")
-        old = (
-            []
-            if model.revision
-            else [root / part / owner / name.replace(".", "___") for part in ("models", "hub/models")]
-        )
+        parts = () if model.revision else ("models", "hub/models")
         snapshots = root / "models" / f"{owner}--{name}" / "snapshots"
-        places = [*old, snapshots / (model.revision or HUBS["ms"]["branch"])]
+        places = [root / part / owner / name.replace(".", "___") for part in parts]
+        places.append(snapshots / (model.revision or HUBS["ms"]["branch"]))
     else:
         repository, revision = find_hub_cache() / f"models--{model.id.replace('/', '--')}", model.revision or "main"
         with contextlib.suppress(OSError, ValueError):
@@ -312,13 +302,6 @@ def _is_plainly(name: str, config: dict[str, Any]) -> str | None:
     return "encoder" if any(_ENCODER_CLASSES.match(one) for one in named) else None
 
 
-def _trained_format(folder: Path | None) -> str | None:
-    """Return how a head on an LLM was trained to be asked: its files tell, and neither its name nor its class does."""
-    if folder is None:
-        return None
-    return find_trained_format(folder) or ("cross-encoder" if describes_itself(folder) else None)
-
-
 def _native(name: str, family: str, config: dict[str, Any], folder: Path | None) -> str | None:
     if family == "decoder":
         return find_native(name)
@@ -355,14 +338,13 @@ def find_named_model(
 
 
 def _refer(name: str) -> dict[str, str]:
-    """Return the reference that a name means."""
     if not name:
         raise PreflightError("the model's name is empty", hint="name a folder, a run, a hub id or a package")
     try:
         if Path(name).expanduser().exists():
             return {"path": _find_packaged(name)}
-        return {"package" if name.isidentifier() and _is_installed(name) else "path": name}
-    except (OSError, RuntimeError):  # a name that is too long, the home of nobody: `find_model` says so
+        return {"package" if name.isidentifier() and importlib.util.find_spec(name) is not None else "path": name}
+    except (OSError, RuntimeError, ValueError):  # a name too long, the home of nobody; __main__, which has no spec
         return {"path": name}
 
 
@@ -379,10 +361,3 @@ def _find_packaged(name: str) -> str:
     if not packaged.is_dir():
         raise PreflightError(f"the run {folder} has no packaged model", hint=f"finish it: orch resume {folder}")
     return str(packaged)
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ValueError:  # __main__ has no spec
-        return False

@@ -359,8 +359,3 @@ BACKENDS: Mapping[str, Backend] = _Registry()
 def find_trainer(recipe: Recipe) -> Backend:
     """Return what trains a recipe's model: its backend, as it is for its task."""
     return BACKENDS[recipe.backend].for_task(recipe.task)
-
-
-def find_backend(name: str) -> Backend | None:
-    """Return the backend of that name, or None."""
-    return BACKENDS.get(name)

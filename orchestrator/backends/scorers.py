@@ -44,11 +44,6 @@ AS_VECTORS = "say how its authors do it: --format embedding --pooling mean (or c
 _NEED_HEAD = "ForSequenceClassification"
 
 
-def asks_for_words(scorer: str) -> bool:
-    """Tell whether a way of scoring reads the model's output over the vocabulary."""
-    return find_use(scorer) == WORDS
-
-
 def find_use(scorer: str) -> str:
     """Return what a way of scoring wants a model for, in the words of workers/whole_weights.py."""
     return str(SCORERS.get(scorer, {}).get("use", SCORES))
@@ -199,9 +194,8 @@ def _find_head_misfit(model: BaseModel, chosen: str) -> Problem | None:
     """Return why a format does not fit an LLM with a head, or a model without one; None while its config is unseen."""
     fitting = list_score_head_formats(model.folder)
     if model.score_head and chosen not in fitting:
-        why = (
-            "its chat template knows no query and document" if chosen == "cross-encoder" else "it has no chat template"
-        )
+        pair = chosen == "cross-encoder"
+        why = "its chat template knows no query and document" if pair else "it has no chat template"
         message = f"{model.name} is an LLM with a head that scores, and does not fit {chosen}: {why}"
         return Problem(message, hint=f"say how it is scored: {_list_fitting(model)}")
     if chosen in SCORE_HEAD_FORMATS and model.architectures and not model.score_head:
@@ -212,13 +206,11 @@ def _find_head_misfit(model: BaseModel, chosen: str) -> Problem | None:
 
 def _find_dropped_head(model: BaseModel, chosen: str, where: Where | None = None) -> Problem | None:
     """Return that a way of scoring would load the model without the head that it was trained with."""
-    speaks = asks_for_words(chosen) and has_other_head(model.architectures)
+    speaks = find_use(chosen) == WORDS and has_other_head(model.architectures)
     if not speaks and not (chosen in {"embedding", "bi-encoder"} and model.score_head):
         return None
-    asked = "for a word" if speaks else "for vectors"
-    message = (
-        f"{chosen} asks {model.name} {asked}, and its head gives something else ({', '.join(model.architectures)})"
-    )
+    asked, classes = "for a word" if speaks else "for vectors", ", ".join(model.architectures)
+    message = f"{chosen} asks {model.name} {asked}, and its head gives something else ({classes})"
     hint = f"its head would be dropped; say how it is scored: {_list_fitting(model)}"
     if not model.score_head:
         hint = "its head would be dropped; name a model without such a head, or another format"
@@ -254,16 +246,13 @@ def _describe_format(
         marks = {"query_instruction": "A: ", "passage_instruction": "B: "}
         return {"prompt": instruction, **marks, "max_length": max_length}
     if chosen == "embedding" and own:
-        told = own.scoring() | ({"query_prompt": _query_prompt(model, own, instruction)} if instruction else {})
+        told = own.scoring()
+        if instruction:  # in the model's own form; else in Qwen3-Embedding's for an LLM, as it is for an encoder
+            form = own.instruct or ("Instruct: {}\nQuery:" if model.family == "decoder" else "{}")
+            told["query_prompt"] = form.replace("{}", instruction)
         return {"max_length": max_length, **told, "truncate_dim": None}
     told = own.instructions() if own and chosen == "bi-encoder" else {}
     return {"max_length": max_length, **told, **({"query_instruction": instruction} if instruction else {})}
-
-
-def _query_prompt(model: BaseModel, own: Embedding, instruction: str) -> str:
-    """Return a task sentence in the model's own form; else in Qwen3-Embedding's for an LLM, as it is for an encoder."""
-    form = own.instruct or ("Instruct: {}\nQuery:" if model.family == "decoder" else "{}")
-    return form.replace("{}", instruction)
 
 
 def find_export_problem(form: str, scorer: str, family: str) -> Problem | None:

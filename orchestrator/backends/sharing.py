@@ -66,15 +66,9 @@ def count_step_rows(job: Job, values: Mapping[str, Any]) -> int:
     return rows * count_data_ranks(job, values)
 
 
-def count_sequence_parts(job: Job, values: Mapping[str, Any]) -> int:
-    """Return into how many parts a sequence is cut, each on a process of its own."""
-    parts = [size for (_, what), size in _find_sharing(job, values) if what == "sequences"]
-    return min(job.world_size(), math.prod(parts))
-
-
-def count_layer_parts(job: Job, values: Mapping[str, Any]) -> int:
-    """Return into how many parts a layer is cut, each on a process of its own."""
-    parts = [size for (_, what), size in _find_sharing(job, values) if what == "layers"]
+def count_parts(job: Job, values: Mapping[str, Any], whole: str) -> int:
+    """Return into how many parts the `sequences`, or the `layers`, are cut, each on a process of its own."""
+    parts = [size for (_, what), size in _find_sharing(job, values) if what == whole]
     return min(job.world_size(), math.prod(parts))
 
 
@@ -89,13 +83,9 @@ def count_gpus_of_a_process(job: Job, values: Mapping[str, Any]) -> int:
     named = str(values.get("device_map") or "auto")
     if job.recipe.deepspeed or values.get("fsdp") or named not in _SPREADING:
         return 1
-    return max(1, count_visible_gpus(job) // job.processes())
-
-
-def count_visible_gpus(job: Job) -> int:
-    """Return how many GPUs a process of the job sees."""
     chosen = job.chosen_gpus()
-    return job.hardware.count if chosen is None else min(len(chosen), job.hardware.count)
+    seen = job.hardware.count if chosen is None else min(len(chosen), job.hardware.count)
+    return max(1, seen // job.processes())
 
 
 def check_parallelism(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
@@ -174,13 +164,10 @@ def deepspeed_environment(job: Job) -> dict[str, str]:
     """
     if job.hardware.kind != "cpu" or not job.deepspeed_text:
         return {}
-    return {"DS_ACCELERATOR": "cpu", "TORCH_EXTENSIONS_DIR": f"{job.cache_dir}/torch_extensions/{_build_id(job)}"}
-
-
-def _build_id(job: Job) -> str:
-    """Return what a compiled extension depends on: torch, DeepSpeed and the interpreter whose headers it includes."""
+    # what a compiled extension depends on; of the interpreter it includes headers
     parts = (job.versions.get("torch", ""), job.versions.get("deepspeed", ""), job.backend_python)
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+    build = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+    return {"DS_ACCELERATOR": "cpu", "TORCH_EXTENSIONS_DIR": f"{job.cache_dir}/torch_extensions/{build}"}
 
 
 @dataclass(frozen=True)
@@ -231,17 +218,12 @@ def build_swift_fsdp() -> str:
 def build_fsdp_arguments(job: Job) -> dict[str, Any]:
     """Return `fsdp` and `fsdp_config`: full shards, layer by layer, whole weights in every checkpoint."""
     config: dict[str, Any] = {"auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "state_dict_type": "FULL_STATE_DICT"}
-    if layer := _find_layer(job):
+    named = (layer for one in job.model.architectures for start, layer in _LAYERS.items() if one.startswith(start))
+    if layer := next(named, None):  # of a model that is not here yet the worker reads it
         config["transformer_layer_cls_to_wrap"] = [layer]
     if parse_release(job.versions.get("transformers") or "5.19") >= _MODERN:
         return {"fsdp": True, "fsdp_config": {"reshard_after_forward": True, **config}}
     return {"fsdp": "full_shard auto_wrap", "fsdp_config": config}
-
-
-def _find_layer(job: Job) -> str | None:
-    """Return the class of the model's layers; None for a model that is not here yet: the worker reads it then."""
-    named = (layer for one in job.model.architectures for start, layer in _LAYERS.items() if one.startswith(start))
-    return next(named, None)
 
 
 def find_deepspeed_problems(text: str) -> list[Problem]:

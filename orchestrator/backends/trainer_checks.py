@@ -58,11 +58,6 @@ def load_conditions(name: str) -> tuple[Condition, ...]:
     return load_table(FOLDER / f"{name}.yaml", Condition)
 
 
-def _saves_between_evaluations(_: Job, train: Train, __: Condition) -> bool:
-    save, evaluate = train.get("save_steps", 500), train.get("eval_steps")
-    return bool(train["load_best_model_at_end"] and evaluate and save % evaluate)
-
-
 # What a row's `when` names.
 WHEN: dict[str, Applies] = {
     "is_on": lambda _, train, row: bool(train[row.argument]),
@@ -73,7 +68,9 @@ WHEN: dict[str, Applies] = {
     "never_logs": lambda _, train, __: (
         train["logging_steps"] <= 0 and train.get("logging_strategy", "steps") == "steps"
     ),
-    "saves_between_evaluations": _saves_between_evaluations,
+    "saves_between_evaluations": lambda _, train, row: bool(
+        train[row.argument] and train.get("eval_steps") and train.get("save_steps", 500) % train["eval_steps"]
+    ),
     "follows_validation": lambda job, train, row: (
         train[row.argument] in row.among and job.recipe.data.validation_ratio is None
     ),
@@ -89,7 +86,6 @@ COMMON = load_conditions("conditions")
 def _check_conditions(
     conditions: tuple[Condition, ...], when: Mapping[str, Applies], job: Job, train: Train
 ) -> Iterator[Found]:
-    """Yield every argument that cannot be given here."""
     for row in conditions:
         if row.argument in train and when[row.when](job, train, row):
             value = train[row.argument]
@@ -226,10 +222,9 @@ def _check_sharing(job: Job, train: Train) -> Iterator[Found]:
     if asked != "fsdp":
         return
     if not backend.starts_fsdp:
-        message = (
-            f"{backend.trainers} are not started with FSDP: they save what one process holds, a part of the weights"
-        )
-        yield key, Problem(message, "remove it, and say deepspeed: zero2 where one GPU is too small")
+        message = "are not started with FSDP: they save what one process holds, a part of the weights"
+        hint = "remove it, and say deepspeed: zero2 where one GPU is too small"
+        yield key, Problem(f"{backend.trainers} {message}", hint)
     elif not job.smoke and job.hardware.kind == "cpu":
         message = "FSDP needs GPUs: accelerate leaves it out on a CPU, where processes share by ddp"
         yield key, Problem(message, "remove it: several processes on a CPU are ddp")
@@ -238,7 +233,6 @@ def _check_sharing(job: Job, train: Train) -> Iterator[Found]:
 
 
 def _check_speedups(job: Job) -> Iterator[Found]:
-    """Yield the speedups that the trainer does not know."""
     known = job.backend.speedups(job)
     for name in job.speedups:
         if name not in known:
@@ -287,10 +281,8 @@ def _check_embedding(job: Job) -> Iterator[Found]:
     elif not job.backend.changes_models or job.backend.trains_lora(job):
         for name in told.changes:
             message = f"model.{name} is of sentence-transformers, where all weights are trained"
-            yield (
-                ("model", name),
-                Problem(message, "remove it, or say backend: sentence-transformers without lora_rank"),
-            )
+            hint = "remove it, or say backend: sentence-transformers without lora_rank"
+            yield ("model", name), Problem(message, hint)
 
 
 def _check_quantized(job: Job) -> Iterator[Found]:
@@ -298,7 +290,9 @@ def _check_quantized(job: Job) -> Iterator[Found]:
     method = job.model.quantization
     if method is None:
         return
-    other = f"name {_find_whole(job.model.name)}"
+    whole = _MARK.sub("", job.model.name)  # what it was made from, as far as its name and ms-swift's list tell
+    listed = whole != job.model.name and find_known(whole) is not None
+    other = f"name {whole}, from which it was made" if listed else "name the model that it was made from"
     if "quant_method" in job.backend.arguments:
         other += ", and say quant_method: bnb and quant_bits: 4 to train it in 4 bit"
     if not job.backend.trains_lora(job):
@@ -307,13 +301,6 @@ def _check_quantized(job: Job) -> Iterator[Found]:
     elif job.recipe.merge and method in _UNMERGED:
         message = f"{job.model.name} is quantised ({method}): LoRA can be trained on it, and not merged into it"
         yield ("model",), Problem(message, f"{other}; or say merge: false, and remove the gate")
-
-
-def _find_whole(name: str) -> str:
-    """Return the model that a quantised one was made from, as far as its name and ms-swift's list tell."""
-    whole = _MARK.sub("", name)
-    known = whole != name and find_known(whole) is not None
-    return f"{whole}, from which it was made" if known else "the model that it was made from"
 
 
 def _check_splitting(job: Job, train: Train) -> Iterator[Found]:

@@ -174,8 +174,8 @@ def find_training_size(job: Job, values: Mapping[str, str], model: ModelSize) ->
         logits=_find_logits(job, values),
         processes=job.world_size(),
         bits=model.stored_bits or find_trained_bits(values),
-        spread=sharing.count_gpus_of_a_process(job, values) * sharing.count_layer_parts(job, values),
-        sequence_parts=sharing.count_sequence_parts(job, values),
+        spread=sharing.count_gpus_of_a_process(job, values) * sharing.count_parts(job, values, "layers"),
+        sequence_parts=sharing.count_parts(job, values, "sequences"),
         **_find_sharing(job, values),
     )
     if adapter := _count_adapter(job, values, model):

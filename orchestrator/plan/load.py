@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.backends import BACKENDS, find_backend
+from orchestrator.backends import BACKENDS
 from orchestrator.backends.arguments import find_own_name, is_foreign
 from orchestrator.data.reading.file_sets import expand_name
 from orchestrator.errors import Problem, RecipeError, Where
@@ -177,7 +177,7 @@ def _nearest_key(parent: Key, name: str, source: Source) -> str | None:
     if parent == () and any(name in backend.arguments for backend in BACKENDS.values()):
         return "it belongs under train"
     if parent == () and is_foreign(name):
-        backend = find_backend(str(source.data.get("backend")))
+        backend = BACKENDS.get(str(source.data.get("backend")))
         own = find_own_name(name, backend.json_schema() if backend else (), {})
         return own if own.startswith(("say it as", "remove it")) else f"under train: {own}"
     return f"known keys: {', '.join(known)}" if known else None
@@ -246,7 +246,7 @@ def _find_launcher_variable(name: str, value: str) -> Problem | None:
 
 def _backend_problems(source: Source) -> list[Problem]:
     """Return the arguments that the backend does not take, and that it does not train for the task."""
-    backend = find_backend(str(source.data.get("backend")))
+    backend = BACKENDS.get(str(source.data.get("backend")))
     train, task = source.data.get("train"), source.data.get("task")
     if backend is None:
         return []

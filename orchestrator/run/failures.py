@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.protocol import find_backend
+from orchestrator.backends.protocol import BACKENDS
 from orchestrator.errors import (
     DataError,
     OrchError,
@@ -97,7 +97,7 @@ def build_failure(
         status = OUT_OF_MEMORY if ending.oom_kills > 0 else "killed"
     elif ending.exit_code in {None, *_SIGNALLED_CODES, *KILLED_CODES} or diagnosis.name == "ended-by-signal":
         status = "killed"
-    tool = find_backend(str(recipe.get("backend")))
+    tool = BACKENDS.get(str(recipe.get("backend")))
     remedies = tool.for_task(recipe.get("task")).remedies if tool else None
     patch = suggest_patch(diagnosis.name, recipe, stage.kind, remedies)
     return Failure(status, _error_of(stage, folder, ending, diagnosis, status=status, patch=patch))

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from orchestrator.backends import find_backend
+from orchestrator.backends import BACKENDS
 from orchestrator.errors import StageFailedError
 from orchestrator.logs.events import Message
 from orchestrator.machine import process
@@ -161,7 +161,7 @@ class _Resident:
 
 def find_imports(plan: Plan) -> Mapping[str, tuple[str, ...]]:
     """Return what the stages of a plan spend their start on, by a word of their command lines."""
-    backend = find_backend(str(plan.recipe.get("backend")))
+    backend = BACKENDS.get(str(plan.recipe.get("backend")))
     return backend.for_task(plan.recipe.get("task")).imports if backend else {}
 
 

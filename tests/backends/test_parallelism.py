@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.backends.models import BaseModel
-from orchestrator.backends.sharing import count_data_ranks, count_sequence_parts, count_step_rows
+from orchestrator.backends.sharing import count_data_ranks, count_parts, count_step_rows
 from orchestrator.machine.hardware import CPU, Hardware
 from orchestrator.plan.pipeline import build_plan
 from tests.jobs import build_imagined_job
@@ -115,5 +115,5 @@ def test_one_process_has_nobody_to_share_with_but_a_smoke_run_leaves_it_out():
 
 
 def test_a_sequence_is_cut_into_as_many_parts_as_share_it():
-    assert count_sequence_parts(embedding_job(), {"sequence_parallel_size": "4"}) == 4
-    assert count_sequence_parts(embedding_job(), {}) == 1
+    assert count_parts(embedding_job(), {"sequence_parallel_size": "4"}, "sequences") == 4
+    assert count_parts(embedding_job(), {}, "sequences") == 1
