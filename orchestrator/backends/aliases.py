@@ -133,14 +133,8 @@ def name_loss(loss: str, task_type: str, versions: Mapping[str, str]) -> str:
 
 
 # Each argument and how its values read where they are paths: a suffix, or every value.
-_FILES: dict[str, str] = {
-    "external_plugins": "",
-    "custom_register_path": "",
-    "local_repo_path": "",
-    "new_special_tokens": ".txt",
-    "system": ".txt",
-    "fsdp": ".json",
-}
+_FILES = dict.fromkeys(("external_plugins", "custom_register_path", "local_repo_path"), "")
+_FILES |= {"new_special_tokens": ".txt", "system": ".txt", "fsdp": ".json"}
 _ADAPTERS = ("adapters", "from_peft", "raw_peft")  # folders, or hub ids
 _OUTPUTS = ("logging_dir", "cache_dir", "cache_path")  # need not be there yet
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -151,7 +145,9 @@ _WHY = "its paths start from the recipe's folder"
 def resolve_paths(folder: Path, translation: Translation, known: Mapping[str, Argument]) -> Translation:
     """Return the translation with every path absolute, from `folder` on; absolute ones stay as they are written."""
     for name, value in translation.arguments.items():
-        resolved = _map(value, lambda text, name=name: _resolve(folder, name, text, known))
+        texts = value if isinstance(value, list) else [value]
+        paths = [_resolve(folder, name, one, known) if isinstance(one, str) else one for one in texts]
+        resolved = paths if isinstance(value, list) else paths[0]
         if resolved != value:
             translation.arguments[name] = resolved
             translation.why.setdefault(name, f"train.{name}: {_WHY}")
@@ -179,12 +175,6 @@ def find_missing_files(
             yield name, Problem(f"train.{name}: no such file: {text}", hint)
 
 
-def _map(value: Any, change: Any) -> Any:
-    if isinstance(value, list):
-        return [change(item) if isinstance(item, str) else item for item in value]
-    return change(value) if isinstance(value, str) else value
-
-
 def _resolve(folder: Path, name: str, text: str, known: Mapping[str, Argument]) -> str:
     path = folder / os.path.expanduser(text)  # noqa: PTH111  pathlib's raises for the home of nobody
     named = name in _OUTPUTS or _is_path(name, text, known) or (name in _ADAPTERS and path.exists())
@@ -192,7 +182,6 @@ def _resolve(folder: Path, name: str, text: str, known: Mapping[str, Argument]) 
 
 
 def _is_path(name: str, text: str, known: Mapping[str, Argument]) -> bool:
-    """Tell whether a value is read as a path to what must be there."""
     if name in _ADAPTERS:
         return not _HUB_ID.fullmatch(text)
     suffix = _FILES.get(name)

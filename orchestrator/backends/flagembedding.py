@@ -106,7 +106,6 @@ def _smoke_scale(job: Job) -> SmokeScale:
 
 
 def _build_training(job: Job, *, model: str, data: str, output: str) -> Training:
-    """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
     found = ArgumentList(job.backend.translate(job))
     own: list[Own] = []
     if job.model.family == "decoder":
@@ -152,7 +151,7 @@ def build_training(
         template_values={"module": module, "arguments": found.items(), "speedups": list(job.speedups)},
         env=env | job.environment() | translation.env,
         files=(File(_deepspeed_file(job), job.deepspeed_text),) if job.deepspeed_text else (),
-        notes_after=(*notes, *_explain_speedups(job), *(_explain_resume(job) if resumes else ())),
+        notes_after=(*notes, *_explain_worker(job, resumes=resumes)),
         weights=output,
         resume=Resume("--resume_from_checkpoint", output) if job.deepspeed_text and resumes else None,
         full_batch_rows=count_step_rows(job, values),
@@ -212,24 +211,16 @@ def _explain_scores(values: Mapping[str, Any]) -> tuple[Note, ...]:
     return (Note("train", "pos_scores, neg_scores", "softmax over each group", "default", why),)
 
 
-def _explain_speedups(job: Job) -> tuple[Note, ...]:
-    """Return what Orch's worker asks of the trainer."""
-    if not job.speedups:
-        return ()
-    origin = "orch" if job.recipe.speedups == "auto" else "recipe"
-    whys = [*(_WHY_SPEEDUPS[name] for name in job.speedups), "speedups: none renders the trainer's own command"]
-    return (Note("train", "speedups", " ".join(job.speedups), origin, "; ".join(whys)),)
-
-
-def _explain_resume(job: Job) -> tuple[Note, ...]:
-    """Return that an interrupted training starts anew, where it does."""
-    if job.deepspeed_text:
-        return ()
-    why = (
-        "FlagEmbedding cannot continue a checkpoint that it wrote without DeepSpeed: after a stop the training "
-        "starts anew; deepspeed: zero0 makes it resumable"
-    )
-    return (Note("train", "resume_from_checkpoint", "never", "default", why),)
+def _explain_worker(job: Job, *, resumes: bool) -> Iterator[Note]:
+    """Yield what Orch's worker asks of the trainer, and that an interrupted training starts anew, where it does."""
+    if job.speedups:
+        origin = "orch" if job.recipe.speedups == "auto" else "recipe"
+        whys = [*(_WHY_SPEEDUPS[name] for name in job.speedups), "speedups: none renders the trainer's own command"]
+        yield Note("train", "speedups", " ".join(job.speedups), origin, "; ".join(whys))
+    if resumes and not job.deepspeed_text:
+        why = "FlagEmbedding cannot continue a checkpoint that it wrote without DeepSpeed: after a stop the training "
+        why += "starts anew; deepspeed: zero0 makes it resumable"
+        yield Note("train", "resume_from_checkpoint", "never", "default", why)
 
 
 def _prepare_flags(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:

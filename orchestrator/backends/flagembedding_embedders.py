@@ -66,15 +66,11 @@ def _find_trainer(job: Job) -> str:
     train = job.backend.type_all(job.recipe.train)
     if job.model.family == "encoder" and any(train.get(name) not in {None, False, -1} for name in _OF_M3):
         return "m3"
-    if job.model.family == "decoder" and any((*(name in train for name in _OF_ICL), _has_mark(job))):
+    listed = find_embeds(job.model.name)
+    marks = listed is not None and bool(listed.suffix)  # something stands behind its queries
+    if job.model.family == "decoder" and (marks or any(name in train for name in _OF_ICL)):
         return "icl"
     return job.model.family
-
-
-def _has_mark(job: Job) -> bool:
-    """Tell whether something stands behind the model's queries, as its authors use it."""
-    listed = find_embeds(job.model.name)
-    return listed is not None and bool(listed.suffix)
 
 
 def _batches_by_file(job: Job) -> bool:
@@ -85,12 +81,6 @@ def _batches_by_file(job: Job) -> bool:
 def _has_heads(job: Job) -> bool:
     """Tell whether bge-m3's sparse and ColBERT weights are trained, and so kept."""
     return bool(job.backend.type_all(job.recipe.train).get("unified_finetuning"))
-
-
-def _finds_heads(job: Job) -> bool:
-    """Tell whether the base model brings heads of its own; of one that is not here nothing is known to lack."""
-    folder = job.model.folder
-    return folder is None or all((folder / f"{name}_linear.pt").is_file() for name in ("sparse", "colbert"))
 
 
 def _check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
@@ -127,7 +117,8 @@ def _find_prompts(values: Mapping[str, Any]) -> dict[str, str]:
 
 def _list_own(job: Job) -> list[Own]:
     """Return the arguments that only these trainers have: prompts, pooling, and the loss's own."""
-    known, own = load_arguments(job.backend.find_snapshot(job)), _find_own(job)
+    known, found = load_arguments(job.backend.find_snapshot(job)), settle_embedding(job.model, job.recipe.model)
+    own = found if isinstance(found, Embedding) else Embedding("cls", normalize=True)  # which is refused before
     shown = "FlagEmbedding's default, shown because it decides what is learnt"
     why = "the model's own prompt" if own.query else "left out, rows' own prompts would be too"
     document = [("passage_instruction_for_retrieval", own.document, "orch", "the model's own prompt")]
@@ -149,19 +140,13 @@ def _list_own(job: Job) -> list[Own]:
     ]
 
 
-def _find_own(job: Job) -> Embedding:
-    """Return how the model embeds; of one that nobody knows something, which is refused before it is used."""
-    found = settle_embedding(job.model, job.recipe.model)
-    return found if isinstance(found, Embedding) else Embedding("cls", normalize=True)
-
-
 def _build_training(job: Job, *, model: str, data: str, output: str) -> Training:
-    """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
     trainer, found = _find_trainer(job), ArgumentList(job.backend.translate(job))
     sources = _name_sources(job)
     files = [f"{data}/{RunDir(Path()).train_sources.name}/{name}" for name in sources] or [f"{data}/train.jsonl"]
     put_arguments(job, found, _list_own(job), model=model, train_files=files, output=output)
-    values = found.values()
+    values, folder = found.values(), job.model.folder
+    heads = [folder / f"{name}_linear.pt" for name in ("sparse", "colbert")] if folder and not job.smoke else []
     return build_training(
         job,
         found,
@@ -172,7 +157,7 @@ def _build_training(job: Job, *, model: str, data: str, output: str) -> Training
         prepare=_prepare_flags(values) | ({"by-source": sources} if sources else {}),
         scoring=_build_scoring(job, values),
         parts=_PARTS if _has_heads(job) else (),
-        base_has_parts=job.smoke or _finds_heads(job),
+        base_has_parts=all(path.is_file() for path in heads),  # of a model that is not here nothing is known to lack
         flat_loss=_find_flat_loss(job, trainer, values),
     )
 
@@ -300,7 +285,6 @@ def _check(job: Job, _: Mapping[str, Any]) -> Iterator[Found]:
 
 
 def _check_heads(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
-    """Yield what the trainer of bge-m3's heads refuses."""
     if not job.recipe.model.allow_pickle:
         message = "the sparse and ColBERT heads of bge-m3 are pickles (sparse_linear.pt, colbert_linear.pt)"
         given = ", ".join(name for name in _OF_M3 if name in train)

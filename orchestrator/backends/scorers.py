@@ -239,7 +239,6 @@ def _list_fitting(model: BaseModel) -> str:
 def _describe_format(
     model: BaseModel, chosen: str, max_length: int, instruction: str | None, own: Embedding | None
 ) -> dict[str, Any]:
-    """Return the keys that only this scorer has."""
     if chosen in {"qwen3-native", "qwen3-score-head"}:
         return {"max_length": max_length + QWEN3_PROMPT_TOKENS, "instruction": instruction or QWEN3_INSTRUCTION}
     if chosen == "flag-llm-reranker":  # FlagEmbedding/inference/reranker/decoder_only/base.py: its own defaults

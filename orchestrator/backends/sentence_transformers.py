@@ -230,6 +230,9 @@ def _build_config(job: Job, trainer: Trainer, values: Mapping[str, Any], *, mode
     """Return files/train.json: everything that decides the training, read strictly by the worker."""
     patience = values.get("early_stopping_patience")
     threshold = values.get("early_stopping_threshold", 0.0)
+    arguments = {name: value for name, value in values.items() if name not in WORKER_ARGUMENTS}
+    if best := arguments.get(_BEST):  # by the library's name
+        arguments[_BEST] = trainer.measures(job).get(best, best)
     return {
         "version": 1,
         "model": model,
@@ -244,16 +247,8 @@ def _build_config(job: Job, trainer: Trainer, values: Mapping[str, Any], *, mode
         "early_stopping": None if patience is None else {"patience": patience, "threshold": threshold},
         "deterministic": job.recipe.deterministic,
         **build_lora(values),
-        "arguments": _name_best(
-            trainer.measures(job), {name: value for name, value in values.items() if name not in WORKER_ARGUMENTS}
-        ),
+        "arguments": arguments,
     }
-
-
-def _name_best(measures: Mapping[str, str], arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments with what finds the best checkpoint by the library's name."""
-    named = {_BEST: measures.get(arguments[_BEST], arguments[_BEST])} if _BEST in arguments else {}
-    return arguments | named
 
 
 def trains_lora(job: Job) -> bool:
@@ -270,7 +265,6 @@ def build_lora(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build_own_config(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what only a cross-encoder is told."""
     decoder = job.model.family == "decoder"
     return {
         "max_length": values["max_length"],
@@ -383,26 +377,17 @@ def check_shared(job: Job, train: Mapping[str, Any], measures: Mapping[str, str]
     if job.world_size() > 1 and train.get("dataloader_drop_last") is False:
         message = "with several processes sentence-transformers always drops the last, incomplete batch"
         yield ("train", "dataloader_drop_last"), Problem(message, "remove it; the log says how many rows")
-    yield from check_deepspeed(
-        job,
-        zero3=(
-            "under ZeRO-3 no process holds whole weights, and sentence-transformers would save pieces of them",
-            "say zero2, zero1 or zero0",
-        ),
-        clash=(
-            "its {} would replace those of train: in silence, warm-up and decay included",
-            "leave them out, or name zero0, zero1 or zero2",
-        ),
-    )
+    zero3 = "under ZeRO-3 no process holds whole weights, and sentence-transformers would save pieces of them"
+    clash = "its {} would replace those of train: in silence, warm-up and decay included"
+    others = "leave them out, or name zero0, zero1 or zero2"
+    yield from check_deepspeed(job, zero3=(zero3, "say zero2, zero1 or zero0"), clash=(clash, others))
     if job.recipe.launch.shared_by == "fsdp" and job.model.family == "decoder":
         message = "FSDP is tried with encoders only: an LLM's new head and its embeddings are not split as it expects"
         yield ("launch", "distributed"), Problem(message, "say deepspeed: zero2")
     asked = train.get(_BEST, LOSS)
     if asked not in {LOSS, *measures}:
-        yield (
-            ("train", _BEST),
-            Problem(f"{_BEST}: {asked} is not measured of these rows", f"say {' or '.join(measures)}"),
-        )
+        message = f"{_BEST}: {asked} is not measured of these rows"
+        yield ("train", _BEST), Problem(message, f"say {' or '.join(measures)}")
     yield from check_lora(job, train)
 
 
@@ -436,10 +421,8 @@ def _check_quantising(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         message = "a reranker's head is trained whole, and this trainer quantises embedding models only"
         yield ("train", "quant_method"), Problem(message, "remove quant_method and quant_bits; or say backend: swift")
     if job.hardware.kind == "cpu" and not job.smoke:
-        yield (
-            ("train", "quant_method"),
-            Problem("quantised weights are trained on a GPU, and there is none", "remove it"),
-        )
+        message = "quantised weights are trained on a GPU, and there is none"
+        yield ("train", "quant_method"), Problem(message, "remove it")
     if job.recipe.deepspeed is not None:
         message = "DeepSpeed and quantised weights are not tried together"
         yield ("deepspeed",), Problem(message, "remove one of the two: an adapter's optimizer is small")

@@ -77,7 +77,6 @@ def find_embedding(job: Job) -> Embedding:
 
 
 def _build_config(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of train.json only embedding models have."""
     changes = job.recipe.model.model_dump(mode="json", include=set(job.recipe.model.changes))
     told = {"max_length": values["max_length"], **find_embedding(job).scoring(), **changes}
     sources = name_sources(job)
@@ -265,7 +264,6 @@ def _check_sum(loss: Loss) -> Iterator[Found]:
 
 
 def _check_set(job: Job, name: str, one: Job, train: Mapping[str, Any]) -> Iterator[Found]:
-    """Yield what is wrong with a further training set, under its own key."""
     key, loss = ("data", "more", name), one.recipe.loss
     known = list_losses(job.recipe.backend, job.recipe.task)
     if loss is None or loss.type not in known:
@@ -307,15 +305,12 @@ def _check_dims(job: Job, loss: Loss) -> Iterator[Found]:
             yield ("loss", "matryoshka_dims"), Problem(message, f"say [{width}, {max(width // 2, 1)}]" if width else "")
 
 
-def _build_loss(job: Job, model: str) -> dict[str, Any]:
-    """Return the loss as its worker reads it, every setting with its value.
+def _build_loss(job: Job, model: str, loss: Loss | None = None) -> dict[str, Any]:
+    """Return the job's loss, or a part of it, as its worker reads it, every setting with its value.
 
     A guide is a hub id or the path of a folder, and with `--smoke` the tiny model itself.
     """
-    return _write_loss(job, find_loss(job), model)
-
-
-def _write_loss(job: Job, loss: Loss, model: str) -> dict[str, Any]:
+    loss = loss or find_loss(job)
     settings = loss.facts.settings.items()
     given = {name: getattr(loss, name) for name, _ in settings}
     built = {
@@ -329,23 +324,20 @@ def _write_loss(job: Job, loss: Loss, model: str) -> dict[str, Any]:
     if dims := built.get("matryoshka_dims"):
         built["matryoshka_dims"] = {str(size): weight for size, weight in dims.items()}
     if loss.plus:
-        parts = (_write_loss(job, one, model) for one in loss.plus)
+        parts = (_build_loss(job, model, one) for one in loss.plus)
         built["plus"] = [{name: value for name, value in one.items() if name not in _OF_WHOLE} for one in parts]
     return {"type": loss.type, **built}
 
 
 def _smoke_scale(job: Job) -> SmokeScale:
-    """Return the scale of cross-encoders, with a loss that a tiny model can learn: fewer sizes of vectors."""
-    alone = build_smoke_scale(job)
-    # so few rows may all be of one file
-    told = job.recipe.model
+    alone, told = build_smoke_scale(job), job.recipe.model
     tiny: dict[str, Any] = {"layers": (0,)} if told.layers else {}
     if told.dense:
         tiny["dense"] = told.dense.model_copy(update={"out_features": TINY_HIDDEN_SIZE})
     if find_form(job) == CLASSES:  # two texts of a class must be among the rows, and in a batch
         alone = replace(alone, train=alone.train | {"per_device_train_batch_size": 4}, limit_train=64, limit_eval=64)
     recipe = _shrink_loss(job.recipe.loss) | ({"model": told.model_copy(update=tiny)} if tiny else {})
-    return replace(alone, recipe=recipe, leave_out=alone.leave_out | {SEVERAL})
+    return replace(alone, recipe=recipe, leave_out=alone.leave_out | {SEVERAL})  # few rows may be of one file
 
 
 def _shrink_loss(loss: Loss | None) -> dict[str, Any]:
@@ -360,15 +352,7 @@ def _shrink_loss(loss: Loss | None) -> dict[str, Any]:
     return {"loss": loss.model_copy(update=changed)}
 
 
-_EMBEDDER = Trainer(
-    "train_embedding",
-    _put,
-    _name_measures,
-    _build_config,
-    _build_loss,
-    _build_prepare,
-    _build_scoring,
-)
+_EMBEDDER = Trainer("train_embedding", _put, _name_measures, _build_config, _build_loss, _build_prepare, _build_scoring)
 
 BACKEND = replace(
     CROSS_ENCODERS,

@@ -115,7 +115,6 @@ def _build_scoring(
 
 
 def _smoke_scale(job: Job) -> SmokeScale:
-    """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model."""
     full, encodes = is_full(job.backend.translate(job).arguments), job.model.family == "encoder"
     loss = job.recipe.loss
     # a tiny encoder has no head, and the adapter keeps of a new one what it is told to
@@ -135,7 +134,6 @@ def _smoke_scale(job: Job) -> SmokeScale:
 
 
 def _build_training(job: Job, *, model: str, data: str, output: str) -> Training:
-    """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
     named, translation = find_swift_model(job.model, job.recipe.task, job.versions), job.backend.translate(job)
     if isinstance(named, Problem):  # check_job has said it already, where a recipe was checked
         raise RecipeError.from_problems([named])

@@ -300,7 +300,6 @@ def deterministic_environment(job: Job, seed: Any) -> dict[str, str]:
 
 
 def _explain_determinism(job: Job, env: Mapping[str, str]) -> tuple[Note, ...]:
-    """Return the notes on `deterministic_environment`; `env` is what is rendered."""
     if not job.recipe.deterministic:
         return ()
     whys = {
@@ -322,10 +321,8 @@ def check_determinism(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         message = "several data workers draw at random side by side, and the recipe says deterministic: true"
         yield ("train", "dataloader_num_workers"), Problem(message, "remove one of the two")
     env = job.recipe.launch.env
-    for name, allowed in (
-        ("PYTHONHASHSEED", (str(train.get("seed", 42)),)),
-        ("CUBLAS_WORKSPACE_CONFIG", _WORKSPACES),
-    ):
+    needed = {"PYTHONHASHSEED": (str(train.get("seed", 42)),), "CUBLAS_WORKSPACE_CONFIG": _WORKSPACES}
+    for name, allowed in needed.items():
         if env.get(name, allowed[0]) not in allowed:
             message = f"{name} is {env[name]}, and deterministic: true needs {' or '.join(allowed)}"
             yield ("launch", "env", name), Problem(message, "remove it: Orch sets it")

@@ -87,11 +87,10 @@ class Repeated:
 
     def words(self) -> list[str]:
         """Return what an engine repeats, with absolute paths, or `away` those of the machines' own storage."""
-        orch = "orch" if self.away else str(Path(sys.executable).with_name("orch"))
-        recipe, run = (
-            (self._from_here(), f"{AWAY}/runs/{self.run.name}") if self.away else (self.recipe.resolve(), self.run)
-        )
-        return [orch, "resume", "--or-run", str(recipe), "-o", str(run), *self._options()]
+        orch, recipe, run = str(Path(sys.executable).with_name("orch")), self.recipe.resolve(), str(self.run)
+        if self.away:
+            orch, recipe, run = "orch", self._from_here(), f"{AWAY}/runs/{self.run.name}"
+        return [orch, "resume", "--or-run", str(recipe), "-o", run, *self._options()]
 
     def command(self) -> tuple[str, ...]:
         """Return what a user types for the same run."""
@@ -215,14 +214,9 @@ def find_cluster(asked: Cluster, profile: str | None = None) -> Cluster:
         hint = suggest(name, source.data, f"it has: {', '.join(source.data) or 'none yet'}")
         raise RecipeError(f"{path} has no profile {name!r}", hint=hint)
     given = asked.model_dump(include=asked.model_fields_set, exclude={"profile"})
-    return _validate(source, name, given)
-
-
-def _validate(source: Source, name: str, given: dict[str, Any]) -> Cluster:
-    values = source.data[name]
     try:
-        profile = Cluster.model_validate(values)
-        return Cluster.model_validate({**profile.model_dump(include=profile.model_fields_set), **given})
+        kept = Cluster.model_validate(source.data[name])
+        return Cluster.model_validate({**kept.model_dump(include=kept.model_fields_set), **given})
     except ValidationError as error:
         raise RecipeError.from_problems([_explain(source, name, item) for item in error.errors()]) from error
 

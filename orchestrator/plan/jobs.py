@@ -49,7 +49,8 @@ def build_job(
         recipe = recipe.model_copy(update={"launch": launch})
     backend = find_trainer(recipe)
     backend_python = find_backend_python(loaded)
-    _require_writable_name(run_dir)
+    if any("\ud800" <= letter <= "\udfff" for letter in str(run_dir)):  # no JSON file and no script can hold it
+        raise RunFolderError("the run folder's path is not UTF-8", hint="choose another one with -o")
     sniffed = sniff_rows(loaded)
     job = Job(
         recipe=recipe,
@@ -161,14 +162,6 @@ def find_downloads(loaded: LoadedRecipe) -> tuple[str, ...]:
     named = [(loaded.recipe.model, "model"), (loaded.recipe.teacher, "teacher")]
     models = (_find_model(ref, loaded, key) for ref, key in named if ref is not None)
     return tuple(dict.fromkeys(model.location for model in models if not model.is_local))
-
-
-def _require_writable_name(run_dir: Path) -> None:
-    """Raise RunFolderError for a path that no JSON file and no script can hold."""
-    try:
-        str(run_dir).encode()
-    except UnicodeEncodeError:
-        raise RunFolderError("the run folder's path is not UTF-8", hint="choose another one with -o") from None
 
 
 def sniff_rows(loaded: LoadedRecipe) -> dict[str, str | None]:

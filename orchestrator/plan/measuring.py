@@ -200,7 +200,6 @@ def _native_embedding(job: Job, training: Training) -> dict[str, Any]:
 
 
 def _complete(job: Job, name: str, scoring: dict[str, Any], label: str) -> dict[str, Any]:
-    """Return the spec with what every scorer needs to know."""
     batch_size = job.recipe.evaluate.batch_size or default_batch_size(scoring["scorer"], job.model.family)
     return {
         "version": 1,
