@@ -252,10 +252,8 @@ def list_score_head_formats(folder: Path | None) -> tuple[str, ...]:
     if folder is None:
         return SCORE_HEAD_FORMATS
     template = read_chat_template(folder)
-    if describes_itself(folder) or template is None or len(set(_PAIR_ROLES.findall(template))) == 2:  # noqa: PLR2004
-        plain: tuple[str, ...] = ("cross-encoder",)
-    else:
-        plain = ()
+    reads_pairs = template is None or len(set(_PAIR_ROLES.findall(template))) == 2  # noqa: PLR2004
+    plain = ("cross-encoder",) if reads_pairs or describes_itself(folder) else ()
     return (*(name for name in SCORE_HEAD_FORMATS if name != "reward-model" or template is not None), *plain)
 
 

@@ -236,9 +236,7 @@ class Backend:
     own_loader: bool = False  # whether rows reach its processes by a loader that asks accelerate for nothing
     data_workers: int = 0  # that load rows where nobody says it
     spreads_layers: bool = False  # whether it lays one process's layers over several GPUs (device_map)
-    changes_models: bool = (
-        False  # whether it puts a layer behind the pooling, or leaves layers out (model.dense, .layers)
-    )
+    changes_models: bool = False  # whether it adds a layer behind the pooling, or leaves some out (model.dense, layers)
     takes_sets: bool = False  # whether it trains on several sets with a loss each (data.more)
     evaluates: bool = False  # whether it evaluates while it trains
     starts_fsdp: bool = False  # whether `launch: {distributed: fsdp}` is for it

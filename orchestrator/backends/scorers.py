@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.embeddings import Embedding, read_own
@@ -119,7 +118,7 @@ def find_format(model: BaseModel) -> str | None:
     """Return a model's own way of scoring; None where its name and config do not tell it."""
     if model.native is not None:
         return model.native
-    if model.folder is not None and _says_pooling(model.folder):
+    if model.folder is not None and any(model.folder.glob("*_Pooling")):
         return "bi-encoder"
     return "cross-encoder" if _has_head(model) and not model.score_head else None
 
@@ -155,10 +154,6 @@ def _rename(
     return {**own, "name": names[0], "label": label, "batch_size": size}
 
 
-def _says_pooling(folder: Path) -> bool:
-    return any(folder.glob("*_Pooling"))
-
-
 def _has_head(model: BaseModel) -> bool:
     return any(name.endswith(_NEED_HEAD) for name in model.architectures)
 
@@ -175,7 +170,7 @@ def _list_ways(model: BaseModel) -> str:
 
 def _find_misfit(model: BaseModel, chosen: str) -> Problem | None:
     """Return why a model cannot be scored so, as far as its name and files tell."""
-    if chosen == "bi-encoder" and model.folder is not None and not _says_pooling(model.folder):
+    if chosen == "bi-encoder" and model.folder is not None and not any(model.folder.glob("*_Pooling")):
         message = f"{model.name} does not say how it pools its tokens into a vector (it has no modules.json)"
         return Problem(message, hint=AS_VECTORS)
     if why := refuse_layerwise(model.name, model.architectures):

@@ -310,17 +310,7 @@ BACKEND = Backend(
     command_snapshots=("swift_export",),
     aliases="swift",
     reserved=_WORDS["reserved"],
-    at_least=dict.fromkeys(
-        (
-            "per_device_train_batch_size",
-            "per_device_eval_batch_size",
-            "gradient_accumulation_steps",
-            "lora_rank",
-            "max_length",
-            "early_stop_interval",
-        ),
-        1,
-    ),
+    at_least=dict.fromkeys(_WORDS["at_least_one"], 1),
     trains_lora=lambda job: not is_full(job.backend.translate(job).arguments),
     evaluates=True,
     data_workers=1,

@@ -86,22 +86,15 @@ def find_swift_model(model: BaseModel, task: str, versions: Mapping[str, str] | 
 def _find_fitting(model: BaseModel, task: str, registry: Mapping[str, KnownModel]) -> tuple[list[KnownModel], str]:
     """Return ms-swift's types that a model can be for a task, and by what it was told."""
     named = [known for known in registry.values() if known.find_template(model.name)]
-    fitting = [known for known in named if _fits(known.model_type, task)]
+    able = [known for known in registry.values() if _fits(known.model_type, task)]
+    fitting = [known for known in able if known in named]
     if fitting and not _contradicts(model, fitting[0]):
         return fitting, "its hub id"
     architectures = set(model.architectures) or {name for known in named for name in known.architectures}
-    fitting = [
-        known
-        for known in registry.values()
-        if architectures & set(known.architectures) and _fits(known.model_type, task)
-    ]
+    fitting = [known for known in able if architectures & set(known.architectures)]
     if not fitting and model.score_head and task == "reranker":  # ms-swift loads it as what it is (task_type reranker)
         stems = {_stem(name) for name in model.architectures}
-        fitting = [
-            known
-            for known in registry.values()
-            if _fits(known.model_type, task) and stems & {_stem(name) for name in known.architectures}
-        ]
+        fitting = [known for known in able if stems & {_stem(name) for name in known.architectures}]
     return fitting, f"its architecture {', '.join(sorted(architectures))}"
 
 

@@ -216,24 +216,20 @@ def _guard_names(source: Source) -> list[str]:
 
 
 def _environment_problems(source: Source) -> list[Problem]:
-    """Return the variables that no shell can set, and those that hold a secret: run folders and logs would keep it."""
     env = _value_at(source.data, ("launch", "env"))
-    hint = "remove it and set it in the environment of your shell: stages inherit that"
-    found = []
-    for name in env if isinstance(env, dict) else {}:
-        where = source.where(("launch", "env", name))
-        if not _VARIABLE.fullmatch(str(name)):
-            names = "use letters, digits and '_', and begin with a letter"
-            found.append(Problem(f"launch.env: {_show(name)} cannot name a variable", names, where))
-        elif is_secret(str(name)):
-            found.append(Problem(f"launch.env.{name} looks like a secret", hint, where))
-        elif problem := _find_launcher_variable(str(name), str(env[name])):
-            found.append(replace(problem, where=where))
-    return found
+    variables = env.items() if isinstance(env, dict) else ()
+    found = ((name, _refuse_variable(str(name), str(value))) for name, value in variables)
+    return [replace(problem, where=source.where(("launch", "env", name))) for name, problem in found if problem]
 
 
-def _find_launcher_variable(name: str, value: str) -> Problem | None:
-    """Return what a variable for another launcher is called here: what Orch renders decides, and it would be lost."""
+def _refuse_variable(name: str, value: str) -> Problem | None:
+    """Return why a variable cannot be set: by no shell; a run folder would keep its secret; what Orch renders wins."""
+    if not _VARIABLE.fullmatch(name):
+        hint = "use letters, digits and '_', and begin with a letter"
+        return Problem(f"launch.env: {_show(name)} cannot name a variable", hint)
+    if is_secret(name):
+        hint = "remove it and set it in the environment of your shell: stages inherit that"
+        return Problem(f"launch.env.{name} looks like a secret", hint)
     if name in _PROCESSES:
         number = value if value.isdigit() else "…"
         message = f"launch.env.{name}: it is for another launcher, and Orch's own number of processes would win"

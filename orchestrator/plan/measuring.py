@@ -26,13 +26,9 @@ from orchestrator.recipe.plan import Note
 TEACHER = "teacher"
 # FlagEmbedding/inference/reranker/decoder_only/base.py (1.4.2): FlagLLMReranker's own defaults
 _FLAG_LLM_MARKS = {
-    "prompt": None,
-    "true_token": "Yes",
-    "query_instruction": "A: ",
-    "passage_instruction": "B: ",
-    "query_instruction_format": "{}{}",
-    "passage_instruction_format": "{}{}",
-}
+    "prompt": None, "true_token": "Yes", "query_instruction": "A: ", "passage_instruction": "B: ",
+    "query_instruction_format": "{}{}", "passage_instruction_format": "{}{}",
+}  # fmt: skip
 _PART_LABELS = {
     "sparse": "its sparse weights",
     "colbert": "its ColBERT vectors (its nearest 100)",
@@ -71,12 +67,8 @@ def build_measured(job: Job, training: Training) -> Measured:
     """Return what is scored. A base model without a format of its own, or with the training's, has one baseline."""
     native = _packaged_head(job) or _native(job, training)
     same = native is not None and native == training.scoring
-    names: list[str] = []
-    for asked in job.recipe.evaluate.baselines:
-        name = asked if native is not None else "trained-format"
-        name = "native" if same else name
-        if name not in names:
-            names.append(name)
+    only = "native" if same else "trained-format" if native is None else None
+    names = dict.fromkeys(only or asked for asked in job.recipe.evaluate.baselines)
     notes: tuple[Note, ...] = ()
     if native is None and "native" in job.recipe.evaluate.baselines:
         why = "the base model has no way of scoring of its own, or it is the training's"
