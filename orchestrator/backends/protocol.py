@@ -67,10 +67,7 @@ class Job:
         asked = self.recipe.launch.nproc_per_node
         if asked != "auto":
             return asked
-        if self.hardware.kind == "cpu":
-            return 1
-        chosen = self.chosen_gpus()
-        return self.hardware.count if chosen is None else max(1, min(len(chosen), self.hardware.count))
+        return 1 if self.hardware.kind == "cpu" else max(1, self.visible_gpus())
 
     def world_size(self) -> int:
         """Return how many processes train together, on all hosts."""
@@ -85,6 +82,11 @@ class Job:
         """Return the GPUs that the recipe's CUDA_VISIBLE_DEVICES leaves to every stage; None where it says nothing."""
         visible = self.recipe.launch.env.get("CUDA_VISIBLE_DEVICES")
         return None if visible is None else tuple(name for name in visible.split(",") if name.strip())
+
+    def visible_gpus(self) -> int:
+        """Return how many of the machine's GPUs a stage sees."""
+        chosen = self.chosen_gpus()
+        return self.hardware.count if chosen is None else min(len(chosen), self.hardware.count)
 
     @property
     def tracking(self) -> dict[str, str]:

@@ -311,7 +311,6 @@ def explain_loss(job: Job) -> tuple[Note, ...]:
 
 
 def _prepare_loss(job: Job, train: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the prepare stage needs to write the rows that the loss reads, and to refuse others."""
     loss = find_loss(job)
     flags: dict[str, Any] = {"loss": loss.type}
     target = find_target(loss)

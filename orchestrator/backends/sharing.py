@@ -83,9 +83,7 @@ def count_gpus_of_a_process(job: Job, values: Mapping[str, Any]) -> int:
     named = str(values.get("device_map") or "auto")
     if job.recipe.deepspeed or values.get("fsdp") or named not in _SPREADING:
         return 1
-    chosen = job.chosen_gpus()
-    seen = job.hardware.count if chosen is None else min(len(chosen), job.hardware.count)
-    return max(1, seen // job.processes())
+    return max(1, job.visible_gpus() // job.processes())
 
 
 def check_parallelism(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
