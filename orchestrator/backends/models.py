@@ -121,10 +121,8 @@ def find_model(ref: ModelRef, recipe_folder: Path, *, otherwise: str | None = No
     score_head = has_score_head(config)
     family = ref.family or ("decoder" if score_head else _family(name, config)) or otherwise
     if family is None:
-        raise RecipeError(
-            f"cannot tell whether {name} is an LLM or a BERT-like encoder",
-            hint="say it: {path: " + name + ", family: decoder}  (or encoder)",
-        )
+        hint = "say it: {path: " + name + ", family: decoder}  (or encoder)"
+        raise RecipeError(f"cannot tell whether {name} is an LLM or a BERT-like encoder", hint=hint)
     if score_head and family == "encoder":
         message = f"{name} is an LLM with a head that scores ({', '.join(list_architectures(config))}), no encoder"
         raise RecipeError(message, hint="remove family: its config tells it")
@@ -168,10 +166,8 @@ def _locate(ref: ModelRef, recipe_folder: Path) -> tuple[str, Path | None, HubNa
     folder = _find_folder(recipe_folder, path)
     if folder:
         if not (folder / "config.json").is_file():
-            problem = find_what_it_is(folder) or Problem(
-                f"{folder} is no model: it has no config.json", "name the folder that holds config.json"
-            )
-            raise PreflightError.from_problems([problem])
+            other = Problem(f"{folder} is no model: it has no config.json", "name the folder that holds config.json")
+            raise PreflightError.from_problems([find_what_it_is(folder) or other])
         return str(folder), folder, None
     hub = parse_hub_name(path)
     if path.startswith((".", "/", "~")) or hub is None:
@@ -352,9 +348,8 @@ def _find_packaged(name: str) -> str:
     """Return the folder that is meant by one that is there: itself, or the packaged model of a run."""
     folder = Path(name).expanduser()
     if (folder / "adapter_config.json").is_file():
-        raise PreflightError(
-            f"{folder} is a LoRA adapter, not a whole model", hint=f"merge it first: orch merge {folder} -o FOLDER"
-        )
+        hint = f"merge it first: orch merge {folder} -o FOLDER"
+        raise PreflightError(f"{folder} is a LoRA adapter, not a whole model", hint=hint)
     if not (folder / "plan.json").is_file():
         return name
     packaged = RunDir(folder.absolute()).model

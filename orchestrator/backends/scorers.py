@@ -80,16 +80,11 @@ def build_scoring(
     if chosen is None and vectors and isinstance(read_own(model), Embedding):
         chosen = "embedding"
     if chosen is None and model.score_head:
-        return Problem(
-            f"{model.name} is an LLM with a head that scores ({', '.join(model.architectures)}), and none of its files "
-            "says in which format the head was trained",
-            hint=f"say how it is scored: {_list_fitting(model)}",
-        )
+        message = f"{model.describe_head()}, and none of its files says in which format the head was trained"
+        return Problem(message, hint=f"say how it is scored: {_list_fitting(model)}")
     if chosen is None:
-        return Problem(
-            f"{model.name} has no head that scores pairs, and no way of scoring that its name or config tells",
-            hint=_list_ways(model),
-        )
+        message = f"{model.name} has no head that scores pairs, and no way of scoring that its name or config tells"
+        return Problem(message, hint=_list_ways(model))
     if vectors and chosen == "bi-encoder":
         chosen = "embedding"
     if problem := _find_any_misfit(model, chosen):

@@ -150,11 +150,8 @@ def _find_python(loaded: LoadedRecipe, part: str, name: str | None, whose: str) 
     """Return the absolute path of an interpreter that the recipe names. Raises PreflightError where there is none."""
     if name is None or (found := find_python(loaded.folder, name)):
         return found if name else None
-    raise PreflightError(
-        f"{part}.python: no such interpreter: {name}",
-        hint=f"name the python of {whose}",
-        where=loaded.source.where((part, "python")),
-    )
+    message, where = f"{part}.python: no such interpreter: {name}", loaded.source.where((part, "python"))
+    raise PreflightError(message, hint=f"name the python of {whose}", where=where)
 
 
 def find_downloads(loaded: LoadedRecipe) -> tuple[str, ...]:
@@ -272,11 +269,8 @@ def load_deepspeed(loaded: LoadedRecipe) -> str | None:
     path = shipped.get(name) or find_file(loaded.folder, name)
     where = loaded.source.where(("deepspeed",))
     if path is None:
-        raise RecipeError(
-            f"deepspeed: no such configuration: {name}",
-            hint=f"name one of {', '.join(sorted(shipped))}, or a JSON file beside the recipe",
-            where=where,
-        )
+        hint = f"name one of {', '.join(sorted(shipped))}, or a JSON file beside the recipe"
+        raise RecipeError(f"deepspeed: no such configuration: {name}", hint=hint, where=where)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -80,7 +80,7 @@ def build_measured(job: Job, training: Training) -> Measured:
         why = "it scores pairs, and the evaluation searches a whole corpus"
         notes += tuple(Note("baseline", TEACHER, "(not measured)", "orch", why) for _ in teachers)
         teachers = []
-    packaged = System("packaged", _complete(job, "packaged", training.scoring, _TUNED_LABEL), _TUNED_LABEL)
+    packaged = _build_system(job, "packaged", training.scoring, _TUNED_LABEL, _TUNED_LABEL)
     by_parts, tuned_parts = ([], []) if job.kind == "pair" else _list_parts(job, training)
     return Measured((*baselines, *by_parts, *teachers), packaged, reference_baseline, notes, tuple(tuned_parts))
 
@@ -90,10 +90,9 @@ def _list_parts(job: Job, training: Training) -> tuple[list[System], list[System
     base, tuned = [], []
     for part in training.parts:
         scoring, what = {**training.scoring, "part": part}, _PART_LABELS[part]
-        label = f"base model by {what}"
-        base.append(System(part, _complete(job, part, scoring, label), f"Score the untouched {label}"))
-        label = f"tuned model by {what}"
-        tuned.append(System(f"tuned-{part}", _complete(job, f"tuned-{part}", scoring, label), f"Score the {label}"))
+        before, after = f"base model by {what}", f"tuned model by {what}"
+        base.append(_build_system(job, part, scoring, before, f"Score the untouched {before}"))
+        tuned.append(_build_system(job, f"tuned-{part}", scoring, after, f"Score the {after}"))
     return (base if training.base_has_parts else []), tuned
 
 
@@ -133,14 +132,11 @@ def find_teacher_spec(job: Job) -> dict[str, Any] | Problem:
 
 
 def _baseline(job: Job, training: Training, name: str, native: dict[str, Any] | None) -> System:
-    if native is not None:
-        label = SCORERS[native["scorer"]]["base"]
-        return System(name, _complete(job, name, native, label), f"Score the untouched {label}")
-    scorer = training.scoring["scorer"]
-    label = SCORERS.get(scorer, {}).get("trained") or "base model in the format of the training"
-    if name == "native" and scorer in {"qwen3-native", "flag-llm-reranker"}:
-        label = SCORERS[scorer]["base"]
-    return System(name, _complete(job, name, training.scoring, label), f"Score the untouched {label}")
+    scoring = training.scoring if native is None else native
+    own = native is not None or (name == "native" and scoring["scorer"] in {"qwen3-native", "flag-llm-reranker"})
+    called = SCORERS.get(scoring["scorer"], {})
+    label = called["base"] if own else called.get("trained") or "base model in the format of the training"
+    return _build_system(job, name, scoring, label, f"Score the untouched {label}")
 
 
 def _packaged_head(job: Job) -> dict[str, Any] | None:
@@ -191,15 +187,16 @@ def _native_embedding(job: Job, training: Training) -> dict[str, Any]:
     return training.scoring | told | ({"query_suffix": own.suffix} if "query_suffix" in training.scoring else {})
 
 
-def _complete(job: Job, name: str, scoring: dict[str, Any], label: str) -> dict[str, Any]:
-    batch_size = job.recipe.evaluate.batch_size or default_batch_size(scoring["scorer"], job.model.family)
-    return {
+def _build_system(job: Job, name: str, scoring: dict[str, Any], label: str, title: str) -> System:
+    """Return a system whose spec has what every scorer needs to know."""
+    spec = {
         "version": 1,
         "name": name,
         "label": label,
         "dtype": DTYPES[job.hardware.precision],
         "trust_remote_code": job.model.trust_remote_code,
-        "batch_size": batch_size,
+        "batch_size": job.recipe.evaluate.batch_size or default_batch_size(scoring["scorer"], job.model.family),
         **({"base_name": "a tiny random model"} if job.smoke else {}),
         **scoring,
     }
+    return System(name, spec, title)

@@ -478,22 +478,23 @@ def build_json_schema(train_arguments: dict[str, dict[str, dict[str, Any]]]) -> 
         fields[name] |= {"default": None} if optional else {}
 
     top, data, loss = schema["properties"], definitions["Data"]["properties"], definitions["Loss"]["properties"]
-    texts = ({"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1})
-    allow(top, "model", {"type": "string", "minLength": 1}, {"$ref": "#/$defs/ModelRef"})
-    allow(top, "teacher", {"type": "string", "minLength": 1}, {"$ref": "#/$defs/Teacher"}, optional=True)
-    allow(top, "loss", {"$ref": "#/$defs/Loss/properties/type"}, {"$ref": "#/$defs/Loss"}, optional=True)
-    form = {"$ref": "#/$defs/Export/properties/forms/items"}
-    forms = (form, {"type": "array", "items": form})
-    allow(top, "export", *forms, {"$ref": "#/$defs/Export"}, optional=True)
-    tracker = {"$ref": "#/$defs/Track/properties/to/items"}
-    trackers = (tracker, {"type": "array", "items": tracker})
-    allow(top, "track", *trackers, {"$ref": "#/$defs/Track"}, optional=True)
-    allow(top, "cluster", {"type": "string", "minLength": 1}, {"$ref": "#/$defs/Cluster"})
+    text, texts = (
+        {"type": "string"},
+        ({"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}),
+    )
+    named, losses = {**text, "minLength": 1}, ({"$ref": "#/$defs/Loss/properties/type"}, {"$ref": "#/$defs/Loss"})
+    allow(top, "model", named, {"$ref": "#/$defs/ModelRef"})
+    allow(top, "teacher", named, {"$ref": "#/$defs/Teacher"}, optional=True)
+    allow(top, "cluster", named, {"$ref": "#/$defs/Cluster"})
+    allow(top, "loss", *losses, optional=True)
+    for name, part, key in (("export", "Export", "forms"), ("track", "Track", "to")):
+        one = {"$ref": f"#/$defs/{part}/properties/{key}/items"}
+        allow(top, name, one, {"type": "array", "items": one}, {"$ref": f"#/$defs/{part}"}, optional=True)
     sizes = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
     for name in ("mrl_dims", "matryoshka_dims"):
         allow(loss, name, sizes, {"type": "object", "additionalProperties": {"type": "number"}}, optional=True)
     more = definitions["TrainSet"]["properties"]
-    allow(more, "loss", {"$ref": "#/$defs/Loss/properties/type"}, {"$ref": "#/$defs/Loss"})
+    allow(more, "loss", *losses)
     guarded = definitions["Guard"]["properties"]
     for fields, name in ((data, "train"), (data, "eval"), (more, "files"), (guarded, "data")):
         allow(fields, name, *texts)

@@ -59,9 +59,8 @@ def load_source(path: Path) -> Source:
             kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
             raise RecipeError(f"this is {kind}, not a recipe", hint="name a .yaml file", where=where)
         if found.st_size > MAX_BYTES:
-            raise RecipeError(
-                f"the recipe is larger than {MAX_BYTES:,} bytes", hint="is this a data file?", where=where
-            )
+            message = f"the recipe is larger than {MAX_BYTES:,} bytes"
+            raise RecipeError(message, hint="is this a data file?", where=where)
         data = path.read_bytes()
     except FileNotFoundError:
         raise RecipeError("there is no such recipe", hint="write one: orch init RECIPE", where=where) from None
@@ -285,10 +284,8 @@ class _Reader:
             name = key_node.value
             place: Key = (*key, name)
             if name in data:
-                first = self.places[place].line
-                self.problems.append(
-                    Problem(f"the key {name!r} stands twice (first on line {first})", "keep one", self._where(key_node))
-                )
+                message = f"the key {name!r} stands twice (first on line {self.places[place].line})"
+                self.problems.append(Problem(message, "keep one", self._where(key_node)))
             self.places[place] = self._where(key_node)
             data[name] = self._value(value_node, place)
         return data
