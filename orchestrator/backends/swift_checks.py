@@ -286,16 +286,10 @@ def _check_placement(job: Job, train: Train) -> Iterator[Found]:
     if gpus % processes:
         yield key, Problem(f"ms-swift does not share {gpus} GPUs between {processes} processes", hint)
         return
-    for name, given in (
-        ("deepspeed", job.recipe.deepspeed is not None),
-        ("fsdp", bool(train.get("fsdp"))),
-        ("use_liger_kernel", bool(train.get("use_liger_kernel"))),
-    ):
-        if given:
-            message = (
-                f"{gpus // processes} GPUs a process: ms-swift spreads the model over them, and refuses {name} then"
-            )
-            yield key, Problem(message, f"{hint}; or remove {name}")
+    refused = ["deepspeed"] if job.recipe.deepspeed is not None else []
+    for name in (*refused, *(name for name in ("fsdp", "use_liger_kernel") if train.get(name))):
+        spread = f"{gpus // processes} GPUs a process: ms-swift spreads the model over them"
+        yield key, Problem(f"{spread}, and refuses {name} then", f"{hint}; or remove {name}")
 
 
 def _check_versions(job: Job) -> Iterator[Found]:

@@ -133,9 +133,8 @@ def require_encoding(name: str | None) -> str | None:
         try:
             "a".encode(str(name))
         except (LookupError, ValueError):
-            raise ValueError(
-                f"{name} is no encoding: say gb18030, big5, shift_jis, latin_1, utf_16 … or auto"
-            ) from None
+            known = "gb18030, big5, shift_jis, latin_1, utf_16 … or auto"
+            raise ValueError(f"{name} is no encoding: say {known}") from None
     return name
 
 
