@@ -72,70 +72,57 @@ class Loss:
     answers: bool = False
 
 
-def require_probabilities(labels: Labels, _settings: LossSettings) -> str | None:
-    """Return what is wrong with the label of a pair."""
+def _check_probabilities(labels: Labels, _settings: LossSettings) -> str | None:
     bad = [label for label in labels if not 0 <= label <= 1]
     return f"label is {bad[0]:g}; pointwise_bce learns probabilities, from 0 to 1" if bad else None
 
 
-def require_order(labels: Labels, settings: LossSettings) -> str | None:
-    """Return what is wrong with the order of a query's labels."""
+def _check_order(labels: Labels, settings: LossSettings) -> str | None:
     if any(first < second for first, second in pairwise(labels)):
         return f"{settings.type} learns the order of the documents, and they are not sorted by label, highest first"
     return None
 
 
-def require_answer(labels: Labels, settings: LossSettings) -> str | None:
-    """Return what is wrong with a row of one answer and its negatives."""
+def _check_answer(labels: Labels, settings: LossSettings) -> str | None:
     if labels[0] >= RELEVANT and all(label < RELEVANT for label in labels[1:]):
         return None
     return f"{settings.type} learns from one relevant document, the first, and others behind it"
 
 
-def require_distribution(labels: Labels, settings: LossSettings) -> str | None:
-    """Return what is wrong with a query's labels as a distribution, or as one positive among others."""
+def _check_distribution(labels: Labels, settings: LossSettings) -> str | None:
     if settings.graded:
         if min(labels) < 0 or not sum(labels) > 0:
             return "labels are read as a distribution: none may be below 0, and one must be above"
         return None
     relevant = sum(label >= RELEVANT for label in labels)
-    if relevant != 1:
-        return f"{relevant} documents are relevant; listwise_ce needs exactly one, or loss.graded: true"
-    return None
+    return (
+        None
+        if relevant == 1
+        else f"{relevant} documents are relevant; listwise_ce needs exactly one, or loss.graded: true"
+    )
 
 
-def of_library(name: str, **options: Callable[[LossSettings], Any]) -> Build:
-    """Return what makes the library's loss of this class; each of its options is taken from the settings."""
+def of_library(name: str) -> Build:
+    """Return what makes the library's loss of this class; the settings of a loss are options of it."""
 
     def build(model: Any, settings: LossSettings) -> Any:
+        import torch
         from sentence_transformers.cross_encoder import losses
 
-        return getattr(losses, name)(model, **{key: take(settings) for key, take in options.items()})
+        loss = LOSSES[settings.type]
+        options = {key: getattr(settings, key) for key in loss.settings}
+        if options.get("pos_weight") is not None:
+            options["pos_weight"] = torch.tensor(float(options["pos_weight"]))
+        if "activation" in options:
+            sigmoid = options.pop("activation") == "sigmoid"
+            options["activation_fn"] = torch.nn.Sigmoid() if sigmoid else torch.nn.Identity()
+        if "weighting" in options:
+            options["weighting_scheme"] = getattr(losses.lambda_loss, _SCHEMES[options.pop("weighting")])()
+        if "mini_batch_size" in options:
+            options["mini_batch_size"] = settings.mini_batch_size or (PAIRS_AT_ONCE if loss.answers else ALL_AT_ONCE)
+        return getattr(losses, name)(model, **options)
 
     return build
-
-
-def _weigh_positives(settings: LossSettings) -> Tensor | None:
-    import torch
-
-    return None if settings.pos_weight is None else torch.tensor(float(settings.pos_weight))
-
-
-def _choose_activation(settings: LossSettings) -> Any:
-    from torch import nn
-
-    return nn.Sigmoid() if settings.activation == "sigmoid" else nn.Identity()
-
-
-def _choose_weighting(settings: LossSettings) -> Any:
-    from sentence_transformers.cross_encoder.losses import lambda_loss
-
-    return getattr(lambda_loss, _SCHEMES[settings.weighting])()
-
-
-def _of_lists(name: str, **options: Callable[[LossSettings], Any]) -> Build:
-    """Return what makes the library's loss over lists of this class."""
-    return of_library(name, **options, mini_batch_size=lambda settings: settings.mini_batch_size or ALL_AT_ONCE)
 
 
 def ranknet(scores: Tensor, labels: Tensor, _settings: LossSettings) -> Tensor:
@@ -169,86 +156,58 @@ def of_formula(formula: Formula) -> Build:
     The module's inputs are those of the library's list losses: queries, lists of documents of any length, and lists of
     labels. All documents of a batch pass the model at once, which is what DistributedDataParallel expects of a step.
     """
-    return lambda model, settings: _build_list_loss(model, formula, settings)
+
+    def build(model: Any, settings: LossSettings) -> Any:
+        import torch
+        from sentence_transformers.util import batch_to_device
+
+        class ListLoss(torch.nn.Module):  # type: ignore[misc]  # the trainer takes nothing but modules
+            """Holds the model under the name by which the trainer replaces it with the distributed one."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = model
+
+            def forward(
+                self, inputs: list[Any], labels: list[Tensor], prompt: str | None = None, task: str | None = None
+            ) -> Tensor:
+                """Return the loss of a batch."""
+                queries, lists = inputs
+                pairs = [(query, text) for query, texts in zip(queries, lists, strict=True) for text in texts]
+                features = batch_to_device(self.model.preprocess(pairs, prompt=prompt, task=task), self.model.device)
+                # float32 also under autocast: differences of half precision scores are too coarse
+                scores = self.model(features)["scores"].view(-1).float().split([len(texts) for texts in lists])
+                truths = [truth.to(own.device).float() for own, truth in zip(scores, labels, strict=True)]
+                losses = [formula(own, truth, settings) for own, truth in zip(scores, truths, strict=True)]
+                return torch.stack(losses).mean()
+
+            def get_config_dict(self) -> dict[str, str]:
+                """Return what the model card says of the loss."""
+                return {"formula": formula.__name__}
+
+        return ListLoss()
+
+    return build
 
 
-def _build_list_loss(model: Any, formula: Formula, settings: LossSettings) -> Any:
-    import torch
-    from sentence_transformers.util import batch_to_device
-
-    class ListLoss(torch.nn.Module):  # type: ignore[misc]  # the trainer takes nothing but modules
-        """Holds the model under the name by which the trainer replaces it with the distributed one."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(
-            self, inputs: list[Any], labels: list[Tensor], prompt: str | None = None, task: str | None = None
-        ) -> Tensor:
-            """Return the loss of a batch."""
-            queries, lists = inputs
-            pairs = [(query, text) for query, texts in zip(queries, lists, strict=True) for text in texts]
-            features = batch_to_device(self.model.preprocess(pairs, prompt=prompt, task=task), self.model.device)
-            # float32 also under autocast: differences of half precision scores are too coarse
-            scores = self.model(features)["scores"].view(-1).float().split([len(texts) for texts in lists])
-            truths = [truth.to(own.device).float() for own, truth in zip(scores, labels, strict=True)]
-            losses = [formula(own, truth, settings) for own, truth in zip(scores, truths, strict=True)]
-            return torch.stack(losses).mean()
-
-        def get_config_dict(self) -> dict[str, str]:
-            """Return what the model card says of the loss."""
-            return {"formula": formula.__name__}
-
-    return ListLoss()
-
-
-_ANSWERS: dict[str, Callable[[LossSettings], Any]] = {
-    "num_negatives": lambda settings: settings.num_negatives,
-    "scale": lambda settings: settings.scale,
-    "activation_fn": _choose_activation,
-}
+_ANSWERS = ("num_negatives", "scale", "activation")
 LOSSES = {
-    "pointwise_bce": Loss(
-        PAIRS,
-        of_library("BinaryCrossEntropyLoss", pos_weight=_weigh_positives),
-        ("pos_weight",),
-        require_probabilities,
-    ),
-    "pointwise_mse": Loss(PAIRS, of_library("MSELoss", activation_fn=_choose_activation), ("activation",)),
+    "pointwise_bce": Loss(PAIRS, of_library("BinaryCrossEntropyLoss"), ("pos_weight",), _check_probabilities),
+    "pointwise_mse": Loss(PAIRS, of_library("MSELoss"), ("activation",)),
     "pairwise_ranknet": Loss(LISTS, of_formula(ranknet)),
-    "listwise_ce": Loss(LISTS, of_formula(listwise_softmax), ("graded",), require_distribution),
-    "lambda_loss": Loss(
-        LISTS,
-        _of_lists("LambdaLoss", weighting_scheme=_choose_weighting, k=lambda settings: settings.k),
-        ("k", "weighting", "mini_batch_size"),
-    ),
-    "list_mle": Loss(LISTS, _of_lists("ListMLELoss"), ("mini_batch_size",), require_order),
-    "plist_mle": Loss(LISTS, _of_lists("PListMLELoss"), ("mini_batch_size",), require_order),
-    "list_net": Loss(LISTS, _of_lists("ListNetLoss"), ("mini_batch_size",)),
-    "adr_mse": Loss(
-        LISTS, _of_lists("ADRMSELoss", alpha=lambda settings: settings.alpha), ("alpha", "mini_batch_size")
-    ),
-    "mnrl": Loss(
-        LISTS,
-        of_library("MultipleNegativesRankingLoss", **_ANSWERS),
-        ("num_negatives", "scale", "activation"),
-        require_answer,
-        answers=True,
-    ),
+    "listwise_ce": Loss(LISTS, of_formula(listwise_softmax), ("graded",), _check_distribution),
+    "lambda_loss": Loss(LISTS, of_library("LambdaLoss"), ("k", "weighting", "mini_batch_size")),
+    "list_mle": Loss(LISTS, of_library("ListMLELoss"), ("mini_batch_size",), _check_order),
+    "plist_mle": Loss(LISTS, of_library("PListMLELoss"), ("mini_batch_size",), _check_order),
+    "list_net": Loss(LISTS, of_library("ListNetLoss"), ("mini_batch_size",)),
+    "adr_mse": Loss(LISTS, of_library("ADRMSELoss"), ("alpha", "mini_batch_size")),
+    "mnrl": Loss(LISTS, of_library("MultipleNegativesRankingLoss"), _ANSWERS, _check_answer, answers=True),
     "cached_mnrl": Loss(
-        LISTS,
-        of_library(
-            "CachedMultipleNegativesRankingLoss",
-            **_ANSWERS,
-            mini_batch_size=lambda settings: settings.mini_batch_size or PAIRS_AT_ONCE,
-        ),
-        ("num_negatives", "scale", "activation", "mini_batch_size"),
-        require_answer,
+        LISTS, of_library("CachedMultipleNegativesRankingLoss"), (*_ANSWERS, "mini_batch_size"), _check_answer,
         answers=True,
     ),
-    "margin_mse": Loss(MARGINS, of_library("MarginMSELoss", activation_fn=_choose_activation), ("activation",)),
-}
+    "margin_mse": Loss(MARGINS, of_library("MarginMSELoss"), ("activation",)),
+}  # fmt: skip
 
 
 # the order of the keys is the order of the columns, which the losses go by
@@ -293,6 +252,12 @@ class Rows:
             name: [documents[place] for documents in lists] for place, name in enumerate(names)
         }
 
+    def describe(self, side: str) -> str:
+        """Return the log's line about what was loaded."""
+        documents = f" with {self.documents} documents" if self.form == LISTS else ""
+        shuffled = f", the parts of {self.shuffled} documents changed places" if self.shuffled else ""
+        return f"{side}: {self.count} rows{documents}, {len(set(self.columns['query']))} queries{shuffled}"
+
     def lists(self) -> Iterator[tuple[str, list[str], list[float]]]:
         """Yield query, documents and labels of every row; a positive has the label 1, a negative 0."""
         for query, *texts in zip(*self.columns.values(), strict=True):
@@ -317,7 +282,8 @@ def parse_row(row: Any, form: str, loss: LossSettings) -> dict[str, Any]:
         raise ValueError(f"a row of {form} is an object of {', '.join(KEYS[form])}")
     if form == LISTS and not (isinstance(row["documents"], list) and row["documents"]):
         raise ValueError("documents must be a list of at least one text")
-    for name, text in _name_texts(row, form):
+    listed = {f"documents[{place}]": text for place, text in enumerate(row.get("documents", ()))}
+    for name, text in {"query": row["query"], **(listed or {key: row[key] for key in TEXTS[form]})}.items():
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{name} must be a text that is not empty")
     key = "labels" if form == LISTS else "label"
@@ -330,12 +296,6 @@ def parse_row(row: Any, form: str, loss: LossSettings) -> dict[str, Any]:
     if problem := LOSSES[loss.type].check(labels, loss):
         raise ValueError(problem)
     return {**row, key: labels if form == LISTS else labels[0]}
-
-
-def _name_texts(row: dict[str, Any], form: str) -> list[tuple[str, Any]]:
-    if form == LISTS:
-        return [("query", row["query"]), *((f"documents[{i}]", text) for i, text in enumerate(row["documents"]))]
-    return [(key, row[key]) for key in ("query", *TEXTS[form])]
 
 
 def shuffle_parts(rows: Rows, ratio: float, seed: int) -> Rows:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+from orchestrator.workers import training
 from orchestrator.workers.cross_encoder_losses import (
     LISTS,
     LOSSES,
@@ -27,13 +29,10 @@ from orchestrator.workers.specs import ScoringSpec
 from orchestrator.workers.training import (
     Prepared,
     SharedSettings,
-    adapt_trainer,
     build_arguments,
-    build_callbacks,
+    build_dataset,
     check_shared,
-    guard_loss,
     run_worker,
-    train_model,
 )
 
 _ONE_LABEL = Rule("is {value}; every loss here trains a head of one label", lambda value: value == 1)
@@ -153,18 +152,6 @@ def save_whole(settings: Settings, weights: Mapping[str, Any], folder: str | Pat
     model.save_pretrained(str(folder))
 
 
-def build_dataset(rows: Rows, loss: str) -> Any:
-    """Return the rows as a datasets.Dataset, labels as floats whatever the first ones look like."""
-    from datasets import Dataset, Features, Value
-    from datasets import List as ListOf
-
-    if LOSSES[loss].answers:
-        return Dataset.from_dict(rows.answers())
-    kinds = {"label": Value("float32"), "labels": ListOf(Value("float32")), "documents": ListOf(Value("string"))}
-    features = Features({key: kinds.get(key, Value("string")) for key in rows.columns})
-    return Dataset.from_dict(rows.columns, features=features)
-
-
 def build_evaluator(rows: Rows, arguments: Any) -> Any:
     """Return what measures the ranking of the validation rows, or None where no query has both kinds of documents."""
     from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
@@ -176,15 +163,8 @@ def build_evaluator(rows: Rows, arguments: Any) -> Any:
     return CrossEncoderRerankingEvaluator(samples, name="validation", batch_size=pairs, write_csv=False)
 
 
-def describe_rows(side: str, rows: Rows) -> str:
-    """Return the log's line about what was loaded."""
-    documents = f" with {rows.documents} documents" if rows.form == LISTS else ""
-    shuffled = f", the parts of {rows.shuffled} documents changed places" if rows.shuffled else ""
-    return f"{side}: {rows.count} rows{documents}, {len(set(rows.columns['query']))} queries{shuffled}"
-
-
-def build_trainer(settings: Settings, arguments: Any, model: Any, train: Rows, validation: Rows | None) -> Any:
-    """Return the trainer; its loss and its checkpoints are guarded against NaN."""
+def build_trainer(settings: Settings, arguments: Any, train: Rows, validation: Rows | None, model: Any) -> Any:
+    """Return the trainer. Raises WorkerError where nothing could tell the best checkpoint."""
     from sentence_transformers.cross_encoder import CrossEncoderTrainer
 
     def save(trainer: Any, weights: Any, folder: str) -> bool:
@@ -200,45 +180,27 @@ def build_trainer(settings: Settings, arguments: Any, model: Any, train: Rows, v
             f"{settings.validation}: no query has both a relevant and another document, so there is no {best} to find "
             "the best checkpoint by; say metric_for_best_model: loss, or set more rows aside"
         )
-    loss = LOSSES[settings.loss.type].build(model, settings.loss)
-    guard_loss(loss)
-    return adapt_trainer(CrossEncoderTrainer, settings, loss, save)(
-        model=model,
-        args=arguments,
-        train_dataset=build_dataset(train, settings.loss.type),
-        eval_dataset=build_dataset(validation, settings.loss.type) if validation else None,
-        loss=loss,
-        evaluator=evaluator,
-        callbacks=build_callbacks(settings),
-    )
+    loss = LOSSES[settings.loss.type]
+    sets = [rows and build_dataset(rows.answers() if loss.answers else rows.columns) for rows in (train, validation)]
+    return training.build_trainer(
+        CrossEncoderTrainer, settings, loss.build(model, settings.loss), save, model=model, args=arguments,
+        train_dataset=sets[0], eval_dataset=sets[1], evaluator=evaluator,
+    )  # fmt: skip
 
 
-def prepare_training(settings: Settings, arguments: Any) -> Prepared:
+def prepare_training(settings: Settings) -> Prepared:
     """Return the training on its rows. Raises WorkerError for rows that cannot be learnt from."""
+    from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
+
+    arguments = build_arguments(settings, CrossEncoderTrainingArguments, name_layers(settings))
     train = shuffle_parts(load_rows(settings.train, settings.loss), settings.shuffle_ratio, settings.seed)
     validation = load_rows(settings.validation, settings.loss) if settings.validation else None
-
-    def build(model: Any) -> Any:
-        return build_trainer(settings, arguments, model, train, validation)
-
-    notes = [describe_rows("train", train), *([describe_rows("validation", validation)] if validation else [])]
-    return Prepared(
-        lambda: load_model(settings), build, train.count, validation.count if validation else None, tuple(notes)
-    )
-
-
-def train_cross_encoder(config: Path, checkpoint: Path | None) -> dict[str, str]:
-    """Train as `config` says, from `checkpoint` on when there is one; return the links."""
-    settings = load_settings(config)
-
-    def build() -> Any:
-        from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
-
-        return build_arguments(settings, CrossEncoderTrainingArguments, name_layers(settings))
-
-    return train_model(settings, checkpoint, build, lambda arguments: prepare_training(settings, arguments))
+    notes = [train.describe("train"), *([validation.describe("validation")] if validation else [])]
+    build = partial(build_trainer, settings, arguments, train, validation)
+    rows = (train.count, validation.count if validation else None)
+    return Prepared(arguments, partial(load_model, settings), build, *rows, tuple(notes))
 
 
 def main(argv: list[str]) -> int:
     """Write checkpoints and the links `last` and `best` into the settings' output folder."""
-    return run_worker(argv, "train_cross_encoder", __doc__, train_cross_encoder)
+    return run_worker(argv, "train_cross_encoder", __doc__, load_settings, prepare_training)

@@ -7,10 +7,11 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
+from orchestrator.workers import training
 from orchestrator.workers.embedding.losses import (
     CLASSES,
     LABEL,
@@ -18,7 +19,6 @@ from orchestrator.workers.embedding.losses import (
     QUERIES,
     LossSettings,
     Rows,
-    build_dataset,
     build_evaluator,
     load_guide,
     load_rows,
@@ -33,13 +33,11 @@ from orchestrator.workers.specs import POOLINGS, EmbeddingSpec
 from orchestrator.workers.training import (
     Prepared,
     SharedSettings,
-    adapt_trainer,
     build_arguments,
-    build_callbacks,
+    build_dataset,
     check_shared,
     guard_loss,
     run_worker,
-    train_model,
 )
 
 LAYERS = Rule(
@@ -256,10 +254,11 @@ def name_prompts(settings: Settings, sets: Iterable[Rows]) -> dict[str, str]:
 
 
 def build_trainer(
-    settings: Settings, arguments: Any, model: Any, train: Mapping[str, Rows], validation: Rows | None
+    settings: Settings, arguments: Any, train: Mapping[str, Rows], validation: Rows | None, model: Any
 ) -> Any:
-    """Return the trainer; its loss and its checkpoints are guarded against NaN."""
+    """Return the trainer."""
     import torch
+    from datasets import DatasetDict
     from sentence_transformers import SentenceTransformerTrainer
 
     # a vector is pooled from the tokens: BERT's own pooler takes no part, and several processes would wait for it
@@ -273,7 +272,7 @@ def build_trainer(
         train = {**train, **main}
     torch.manual_seed(settings.seed)  # a loss may have weights of its own; the trainer seeds anew
     loss, *more = [LOSSES[one.type].build(model, one) for one in (settings.loss, *settings.more_losses.values())]
-    for one in (loss, *more):
+    for one in more:
         guard_loss(one)
     if more:
         loss.others = torch.nn.ModuleList(more)  # the optimizer looks for weights in the trainer's one loss
@@ -282,15 +281,12 @@ def build_trainer(
     if validation:
         told = settings.embedding
         evaluator = build_evaluator(validation, told.query_prompt, told.document_prompt, arguments.eval_batch_size)
-    return adapt_trainer(base, settings, loss)(
-        model=model,
-        args=arguments,
-        train_dataset=build_datasets(train),
-        eval_dataset=build_dataset(validation) if validation else None,
-        loss=loss,
-        evaluator=evaluator,
-        callbacks=build_callbacks(settings),
-    )
+    sets = DatasetDict({name: build_dataset(rows.columns, classes=bool(rows.classes)) for name, rows in train.items()})
+    checked = build_dataset(validation.columns, classes=bool(validation.classes)) if validation else None
+    return training.build_trainer(
+        base, settings, loss, model=model, args=arguments, evaluator=evaluator, eval_dataset=checked,
+        train_dataset=sets if len(sets) > 1 else next(iter(sets.values())),
+    )  # fmt: skip
 
 
 def choose_loss(base: Any, main: Any, more: Mapping[str, Any]) -> Any:
@@ -316,19 +312,14 @@ def choose_loss(base: Any, main: Any, more: Mapping[str, Any]) -> Any:
     return Several
 
 
-def build_datasets(sets: Mapping[str, Rows]) -> Any:
-    """Return the one set of rows, or the several of which each makes batches of its own."""
-    from datasets import DatasetDict
-
-    built = {name: build_dataset(rows) for name, rows in sets.items()}
-    return DatasetDict(built) if len(built) > 1 else next(iter(built.values()))
-
-
-def prepare_training(settings: Settings, arguments: Any) -> Prepared:
+def prepare_training(settings: Settings) -> Prepared:
     """Return the training on its rows. Raises WorkerError for rows that cannot be learnt from.
 
     Where no order of the validation rows can be measured, the best checkpoint is the one with the lowest loss.
     """
+    from sentence_transformers import SentenceTransformerTrainingArguments
+
+    arguments = build_arguments(settings, SentenceTransformerTrainingArguments, settings.arguments)
     train = {name: load_rows(path, settings.loss) for name, path in settings.parts.items()}
     for part in train.values() if settings.form == CLASSES else ():
         if sum(count > 1 for count in Counter(part.columns[LABEL]).values()) < 2:  # noqa: PLR2004 - what a batch needs
@@ -344,25 +335,11 @@ def prepare_training(settings: Settings, arguments: Any) -> Prepared:
         if build_evaluator(validation, "", "", 1) is None:
             arguments.metric_for_best_model, arguments.greater_is_better = "eval_loss", False
 
-    def build(model: Any) -> Any:
-        return build_trainer(settings, arguments, model, train, validation)
-
+    build = partial(build_trainer, settings, arguments, train, validation)
     rows = (sum(part.count for part in train.values()), validation.count if validation else None)
-    return Prepared(lambda: load_model(settings, arguments), build, *rows, tuple(notes))
-
-
-def train_embedding(config: Path, checkpoint: Path | None) -> dict[str, str]:
-    """Train as `config` says, from `checkpoint` on when there is one; return the links."""
-    settings = load_settings(config)
-
-    def build() -> Any:
-        from sentence_transformers import SentenceTransformerTrainingArguments
-
-        return build_arguments(settings, SentenceTransformerTrainingArguments, settings.arguments)
-
-    return train_model(settings, checkpoint, build, lambda arguments: prepare_training(settings, arguments))
+    return Prepared(arguments, partial(load_model, settings, arguments), build, *rows, tuple(notes))
 
 
 def main(argv: list[str]) -> int:
     """Write checkpoints and the links `last` and `best` into the settings' output folder."""
-    return run_worker(argv, "train_embedding", __doc__, train_embedding)
+    return run_worker(argv, "train_embedding", __doc__, load_settings, prepare_training)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from orchestrator.workers.engines.sentence_transformers import Lora, add_lora, load_lora
 from orchestrator.workers.environment import Progress
@@ -70,6 +69,9 @@ class SharedSettings:
     def seed(self) -> int:
         """The seed of everything random but a new head: transformers' default is 42."""
         return int(self.arguments.get("seed", 42))
+
+
+Settings = TypeVar("Settings", bound=SharedSettings)
 
 
 def check_shared(settings: SharedSettings) -> list[str]:
@@ -195,17 +197,21 @@ def build_callbacks(settings: SharedSettings) -> list[Any]:
     return [ProgressLines(), FiniteWeights(), *more]
 
 
-@contextlib.contextmanager
-def reported_weights() -> Iterator[None]:
-    """Let transformers print which weights a model file lacks: they start at random, the new head and any other one."""
-    from transformers.utils import logging
+def build_dataset(columns: Mapping[str, Any], *, classes: bool = False) -> Any:
+    """Return columns of texts and numbers as a datasets.Dataset, numbers as floats whatever the first ones look like.
 
-    before = logging.get_verbosity()
-    logging.set_verbosity_warning()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
+    Numbers of `classes` are integers.
+    """
+    from datasets import Dataset, Features, Value
+    from datasets import List as ListOf
+
+    def find_type(value: Any) -> Any:
+        if isinstance(value, str):
+            return Value("string")
+        return ListOf(find_type(value[0])) if hasattr(value, "__len__") else Value("int64" if classes else "float32")
+
+    features = Features({key: find_type(values[0]) for key, values in columns.items()})
+    return Dataset.from_dict(columns, features=features)
 
 
 def guard_loss(module: Any) -> None:
@@ -228,13 +234,18 @@ def guard_loss(module: Any) -> None:
     module.register_forward_hook(check)
 
 
-def adapt_trainer(
-    base: Any, settings: SharedSettings, loss: Any, save: Callable[[Any, Any, str], bool] = lambda *_: False
+def build_trainer(
+    base: Any,
+    settings: SharedSettings,
+    loss: Any,
+    save: Callable[[Any, Any, str], bool] = lambda *_: False,
+    **given: Any,
 ) -> Any:
     """Return the library's trainer that decays the rate as asked, continues adapters, and keeps rows out of cards.
 
     Weights of the `loss` itself are saved in a folder of each checkpoint, which no package has, and continued from it.
-    `save` takes the trainer, the gathered weights and a folder, and tells whether it saved them in its own way.
+    `save` takes the trainer, the gathered weights and a folder, and tells whether it saved them in its own way. Loss
+    and checkpoints are guarded against NaN; what is `given` is the library's.
     """
 
     class Trainer(base):  # type: ignore[misc]  # the library's own way to change these
@@ -270,7 +281,8 @@ def adapt_trainer(
                 super()._save(output_dir, state_dict)
             save_loss(loss, Path(output_dir or self.args.output_dir) / OF_LOSS)
 
-    return Trainer
+    guard_loss(loss)
+    return Trainer(loss=loss, callbacks=build_callbacks(settings), **given)
 
 
 def find_weights(loss: Any) -> dict[str, Any]:
@@ -307,6 +319,7 @@ def load_loss(loss: Any, path: Path) -> None:
 class Prepared:
     """A training that can begin: what loads its model and makes its trainer, how many rows each side has, and notes."""
 
+    arguments: Any
     load: Callable[[], Any]
     build: Callable[[Any], Any]
     train: int
@@ -314,24 +327,11 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
 
-def train_model(
-    settings: SharedSettings,
-    checkpoint: Path | None,
-    build: Callable[[], Any],
-    prepare: Callable[[Any], Prepared],
-) -> dict[str, str]:
-    """Train, from `checkpoint` on when there is one; return the links, none in a process that makes none.
+def train_model(settings: SharedSettings, checkpoint: Path | None, prepared: Prepared) -> dict[str, str]:
+    """Train, from `checkpoint` on when there is one; return the links, none in a process that makes none."""
+    from transformers.utils import logging
 
-    `build` makes the arguments, and `prepare` reads the rows for them.
-    """
-    if settings.deterministic:
-        # transformers does the same when its trainer is made, but CUDA reads CUBLAS_WORKSPACE_CONFIG when it starts:
-        # before a model is loaded. Results are equal on the same hardware with the same versions, numbers of processes
-        # and threads, and not elsewhere.
-        from transformers.trainer_utils import enable_full_determinism
-
-        enable_full_determinism(settings.seed)
-    arguments = build()
+    arguments = prepared.arguments
 
     def say(text: str) -> None:
         if arguments.process_index == 0:
@@ -339,11 +339,12 @@ def train_model(
 
     if checkpoint:
         require_resumable(checkpoint, arguments)
-    prepared = prepare(arguments)
     for note in (*prepared.notes, *fit_batches(arguments, prepared.train, prepared.validation)):
         say(note)
-    with reported_weights():
-        model = prepared.load()
+    before = logging.get_verbosity()
+    logging.set_verbosity_warning()  # says which weights a file lacks: they start at random, the new head and others
+    model = prepared.load()
+    logging.set_verbosity(before)
     if settings.lora:
         say(add_lora(model, settings.lora, settings.seed))
     trainer = prepared.build(model)
@@ -358,7 +359,11 @@ def train_model(
 
 
 def run_worker(
-    argv: list[str], name: str, about: str | None, train: Callable[[Path, Path | None], Mapping[str, str]]
+    argv: list[str],
+    name: str,
+    about: str | None,
+    load_settings: Callable[[Path], Settings],
+    prepare: Callable[[Settings], Prepared],
 ) -> int:
     """Read the command line, train as the config says, and say which links were made in its output folder."""
     parser = argparse.ArgumentParser(prog=f"workers {name}", description=about, allow_abbrev=False)
@@ -367,7 +372,15 @@ def run_worker(
     options = parser.parse_args(argv)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)  # losses are read while they come
-    for link, target in train(options.config, options.resume_from_checkpoint).items():
+    settings = load_settings(options.config)
+    if settings.deterministic:
+        # transformers does the same when its trainer is made, but CUDA reads CUBLAS_WORKSPACE_CONFIG when it starts:
+        # before a model is loaded. Results are equal on the same hardware with the same versions, numbers of processes
+        # and threads, and not elsewhere.
+        from transformers.trainer_utils import enable_full_determinism
+
+        enable_full_determinism(settings.seed)
+    for link, target in train_model(settings, options.resume_from_checkpoint, prepare(settings)).items():
         print(f"{link}: {target}", flush=True)  # noqa: T201
     return 0
 

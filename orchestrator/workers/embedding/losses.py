@@ -331,18 +331,6 @@ def parse_row(row: Any, form: str, loss: LossSettings) -> dict[str, Any]:
     return {**row}
 
 
-def build_dataset(rows: Rows) -> Any:
-    """Return the rows as a datasets.Dataset, labels as floats (classes: integers) whatever the first look like."""
-    from datasets import Dataset, Features, Value
-    from datasets import List as ListOf
-
-    number: Any = Value("int64" if rows.classes else "float32")
-    for _ in range(getattr(rows.columns.get(LABEL), "ndim", 2 if rows.form == SCORES else 1) - 1):
-        number = ListOf(number)
-    features = Features({key: number if key == LABEL else Value("string") for key in rows.columns})
-    return Dataset.from_dict(rows.columns, features=features)
-
-
 def build_evaluator(rows: Rows, query_prompt: str, document_prompt: str, batch_size: int) -> Any:
     """Return what finds the best checkpoint: nDCG of the queries over all documents, or Spearman of the pairs.
 
