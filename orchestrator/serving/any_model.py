@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.scorers import FORMATS
-from orchestrator.errors import PreflightError, Problem
+from orchestrator.errors import PreflightError
 from orchestrator.machine.files import write_json
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.places import WORKERS
@@ -64,8 +64,6 @@ def _find_spec(name: str, reading: Reading, python: str, precision: str) -> tupl
     # a way of scoring that is no chat is wanted by all that looks at the model, chat or not
     asked = replace(reading, format="flag-llm-reranker" if reading.format == CHAT else form, family=family)
     chosen = choose_model(model, label, asked, precision=precision, vectors=True)
-    if isinstance(chosen, Problem):
-        raise PreflightError.from_problems([chosen])
     require_chosen_load([chosen], python)
     spec = chosen.spec
     if reading.format == CHAT:

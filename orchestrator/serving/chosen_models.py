@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.backends.models import BaseModel, find_named_model
 from orchestrator.backends.scorers import DTYPES, build_scoring, find_use, load_own_spec
 from orchestrator.checks.model_loading import NamedModel, Permissions, require_loadable
-from orchestrator.errors import Problem, RunFolderError
+from orchestrator.errors import PreflightError, Problem, RunFolderError
 from orchestrator.machine.places import WORKERS
 from orchestrator.recipe.plan import Command
 from orchestrator.serving.worker import Words, run_worker
@@ -76,8 +76,11 @@ def find_model(name: str, reading: Reading) -> BaseModel:
 
 def choose_model(
     model: BaseModel, name: str, reading: Reading, *, precision: str, vectors: bool = False
-) -> ChosenModel | Problem:
-    """Return a model with its scoring spec as `name`, or why it cannot be scored so; `vectors` as in build_scoring."""
+) -> ChosenModel:
+    """Return a model with its scoring spec as `name`; `vectors` as in build_scoring.
+
+    Raises PreflightError for one that cannot be scored so.
+    """
 
     def build(seen: BaseModel, form: str | None) -> dict[str, Any] | Problem:
         return build_scoring(
@@ -94,7 +97,7 @@ def choose_model(
 
     spec = build(model, reading.format)
     if isinstance(spec, Problem):
-        return spec
+        raise PreflightError.from_problems([spec])
     return ChosenModel(model, reading, spec, lambda seen: build(seen, spec["scorer"]))
 
 
@@ -108,12 +111,10 @@ def require_chosen_load(chosen: Sequence[ChosenModel], python: str = sys.executa
     """Raise PreflightError with everything that keeps the models from being loaded, or scored as is planned."""
 
     def name_model(item: ChosenModel) -> NamedModel:
-        def find_misfit(seen: BaseModel) -> Problem | None:
-            spec = item.build_spec(seen)
-            return spec if isinstance(spec, Problem) else None
-
-        use = find_use(item.spec["scorer"])
-        return NamedModel(item.model, python, permissions=item.reading.permissions, use=use, find_misfit=find_misfit)
+        return NamedModel(
+            item.model, python, permissions=item.reading.permissions, use=find_use(item.spec["scorer"]),
+            find_misfit=lambda seen: spec if isinstance(spec := item.build_spec(seen), Problem) else None,
+        )  # fmt: skip
 
     require_loadable([name_model(item) for item in chosen])
 
@@ -125,18 +126,21 @@ def run_on_models(
     words: Words,
     *,
     python: str = sys.executable,
-    env: Mapping[str, str] | None = None,
+    on_cpu: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Run a worker on these models to its end, in the foreground; an option that is None is left out.
 
-    No hub is asked where all models are here. Raises what `serving.worker.run_worker` does.
+    `on_cpu` it sees no GPU. No hub is asked where all models are here. Raises what `serving.worker.run_worker` does.
     """
     added = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
     if all(item.model.is_local for item in chosen):
         added["HF_HUB_OFFLINE"] = "1"
+    if on_cpu:
+        added["CUDA_VISIBLE_DEVICES"] = ""
+        options = {**options, "device": "cpu"}
     for item in chosen:
         added |= item.reading.permissions.env
     flags = [part for flag, value in options.items() if value is not None for part in (f"--{flag}", str(value))]
     command = Command((python, str(WORKERS), worker, *flags), cwd=str(Path.cwd()))
-    run_worker(command, words, env={**added, **(env or {})}, on_progress=on_progress)
+    run_worker(command, words, env=added, on_progress=on_progress)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.scorers import load_own_spec
@@ -33,6 +33,7 @@ from orchestrator.machine.rundir import RunDir
 from orchestrator.serving import chosen_models
 from orchestrator.serving.worker import Words
 
+T = TypeVar("T")
 SEED = 42
 MODEL = "model"  # the role of a system that is compared with the first
 _GENERIC_NAMES = ("model", "output", "merged")
@@ -119,27 +120,27 @@ def find_candidates(request: Request, *, vectors: bool) -> list[chosen_models.Ch
 
     Raises PreflightError with every model that cannot be found, else with every one that cannot be scored.
     """
-    models: list[BaseModel] = []
+
+    def choose(name: str, model: BaseModel) -> chosen_models.ChosenModel:
+        reading = request.reading if load_own_spec(model) is None else replace(request.reading, format=None)
+        return chosen_models.choose_model(model, name, reading, precision=request.hardware.precision, vectors=vectors)
+
+    models = _collect(lambda name: chosen_models.find_model(name, request.reading), request.models)
+    return _collect(choose, _make_unique([_short_name(model.name) for model in models]), models)
+
+
+def _collect(make: Callable[..., T], *given: Sequence[Any]) -> list[T]:
+    """Return what is made of each. Raises PreflightError with the problems of all."""
+    made: list[T] = []
     problems: list[Problem] = []
-    for name in request.models:
+    for one in zip(*given, strict=True):
         try:
-            models.append(chosen_models.find_model(name, request.reading))
+            made.append(make(*one))
         except PreflightError as error:
             problems += error.problems
     if problems:
         raise PreflightError.from_problems(problems)
-    found = []
-    for name, model in zip(_make_unique([_short_name(model.name) for model in models]), models, strict=True):
-        is_packaged = load_own_spec(model) is not None
-        reading = replace(request.reading, format=None) if is_packaged else request.reading
-        chosen = chosen_models.choose_model(model, name, reading, precision=request.hardware.precision, vectors=vectors)
-        if isinstance(chosen, Problem):
-            problems.append(chosen)
-        else:
-            found.append(chosen)
-    if problems:
-        raise PreflightError.from_problems(problems)
-    return found
+    return made
 
 
 def require_one_way(candidates: list[chosen_models.ChosenModel], *, vectors: bool) -> bool:
@@ -174,29 +175,18 @@ def _score(
     out = _scores_of(folder, candidate)
     out.mkdir(parents=True)
     write_json(out / "spec.json", candidate.spec)
-    on_cpu = request.hardware.kind == "cpu"
     options = {
-        "model": candidate.model.location,
-        "scoring": out / "spec.json",
-        "data": folder / EVAL,
-        "corpus": folder / CORPUS if searches else None,
-        "out": out,
-        "device": "cpu" if on_cpu else None,
-        "cache": request.cache,
-    }
+        "model": candidate.model.location, "scoring": out / "spec.json", "data": folder / EVAL,
+        "corpus": folder / CORPUS if searches else None, "out": out, "cache": request.cache,
+    }  # fmt: skip
     words = Words(
         f"{candidate.name} cannot be scored",
         "the evaluation was stopped; run it again: models that were scored to the end are in the cache",
     )
     chosen_models.run_on_models(
-        "score",
-        options,
-        [candidate],
-        words,
-        python=request.python,
-        env={"CUDA_VISIBLE_DEVICES": ""} if on_cpu else None,
+        "score", options, [candidate], words, python=request.python, on_cpu=request.hardware.kind == "cpu",
         on_progress=lambda done, total: tell(f"scoring {candidate.name}: {done}/{total}"),
-    )
+    )  # fmt: skip
     # the head was created while the model was loaded: its config was not seen before
     if load_json(out / "scoring.json").get("head") == "new":
         raise PreflightError(
@@ -210,22 +200,15 @@ def _measure(request: Request, candidates: list[chosen_models.ChosenModel], fold
     if evaluation is None:
         raise DataError("no row is left to measure on", hint="orch data check says why")
     names = request.metrics or default_metrics(evaluation.kind)
-    scores = {
-        candidate.name: evaluation.load_scores(_scores_of(folder, candidate) / "scores.jsonl")
-        for candidate in candidates
-    }
-    measured = evaluation.measure(scores, names, seed=request.seed)
+    places = {candidate.name: _scores_of(folder, candidate) for candidate in candidates}
+    scores = {name: evaluation.load_scores(place / "scores.jsonl") for name, place in places.items()}
     systems = [
         run_metrics.System(
-            candidate.name,
-            MODEL if number else run_metrics.BASELINE,
-            None,
-            candidate.name,
-            run_metrics.load_scoring(_scores_of(folder, candidate) / "scoring.json"),
-            measured[candidate.name],
+            name, MODEL if number else run_metrics.BASELINE, None, name,
+            run_metrics.load_scoring(places[name] / "scoring.json"), one,
         )
-        for number, candidate in enumerate(candidates)
-    ]
+        for number, (name, one) in enumerate(evaluation.measure(scores, names, seed=request.seed).items())
+    ]  # fmt: skip
     first, *others = systems
     comparisons = [
         {"system": system.system_id, "baseline": first.system_id, **row}

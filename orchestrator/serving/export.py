@@ -65,21 +65,12 @@ def find_source(asked: Request) -> Source:
     model = chosen_models.find_model(named, asked.reading)
     if model.folder is None:
         raise PreflightError(f"{model.name} is not on this machine", hint=f"fetch it first: hf download {model.name}")
-    chosen = chosen_models.choose_model(
-        model, "source", asked.reading, precision=asked.hardware.precision, vectors=True
-    )
-    if isinstance(chosen, Problem):
-        raise PreflightError.from_problems([chosen])
+    precision = asked.hardware.precision
+    chosen = chosen_models.choose_model(model, "source", asked.reading, precision=precision, vectors=True)
     run = RunDir(model.folder.resolve().parent)
     if not (run.plan_json.is_file() and run.model == model.folder.resolve()):
         return Source(chosen, model.folder, None, None)
     return Source(chosen, model.folder, run, load_own_plan(run, trust_run=True))  # only read
-
-
-def choose_python(asked: Request, source: Source) -> str:
-    """Return the Python that exports: the given one, else that of a run of one's own, else this one."""
-    package = source.plan.stage("package") if source.plan and source.run and is_own_run(source.run) else None
-    return asked.python or (package.command.argv[0] if package else sys.executable)
 
 
 def find_problems(asked: Request, source: Source, python: str) -> list[Problem]:
@@ -100,14 +91,16 @@ def export_model(asked: Request, out: Path, tell: Callable[[str], None]) -> dict
     (a folder that exists). A missed gate is not an error here: `gate` says it.
     """
     source = find_source(asked)
-    python = choose_python(asked, source)
+    package = source.plan.stage("package") if source.plan and source.run and is_own_run(source.run) else None
+    python = asked.python or (package.command.argv[0] if package else sys.executable)
     if problems := find_problems(asked, source, python):
         raise PreflightError.from_problems(problems)
     chosen_models.require_absent(out)
     chosen_models.require_chosen_load([source.chosen], python)
     with fresh_output(out, written="model") as folder:
         evaluation, kept, rows, corpus = _find_eval(asked, source, folder)
-        names = asked.metrics or _own_metrics(source) or default_metrics(evaluation.kind)
+        said = (source.plan.recipe.get("evaluate") or {}).get("metrics") if source.plan else None
+        names = asked.metrics or tuple(said or ()) or default_metrics(evaluation.kind)
         if problems := check_metrics([*names, *asked.gate], evaluation.kind):
             raise PreflightError.from_problems(problems)
         write_json(folder / "spec.json", source.chosen.spec)
@@ -115,19 +108,13 @@ def export_model(asked: Request, out: Path, tell: Callable[[str], None]) -> dict
         options = {
             "model": source.folder, "scoring": folder / "spec.json", "form": asked.form, "data": rows, "corpus": corpus,
             "out": folder / "model", "scores": folder / "scores",
-            "device": "cpu" if asked.hardware.kind == "cpu" else None,
         }  # fmt: skip
         words = Words(f"the export to {asked.form} has failed", "the export was stopped; nothing was left behind")
         chosen_models.run_on_models(
-            "export", options, [source.chosen], words, python=python,
-            env={"CUDA_VISIBLE_DEVICES": ""} if asked.hardware.kind == "cpu" else None,
+            "export", options, [source.chosen], words, python=python, on_cpu=asked.hardware.kind == "cpu",
             on_progress=lambda done, total: tell(f"scoring: {done}/{total}"),
         )  # fmt: skip
         return finish_export(folder / "model", folder / "scores", evaluation, kept, metrics=names, gate=asked.gate)
-
-
-def _own_metrics(source: Source) -> tuple[str, ...]:
-    return tuple((source.plan.recipe.get("evaluate") or {}).get("metrics") or ()) if source.plan else ()
 
 
 def _find_eval(

@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.models import BaseModel
 from orchestrator.backends.scorers import find_format
 from orchestrator.checks.model_files import find_oddities
 from orchestrator.data import mining
 from orchestrator.data.request import RowFiles
 from orchestrator.data.teacher import PAIRS_NAME, Counts, join_scores, write_pairs
 from orchestrator.data.writers import FileSet, format_json, require_new_rows
-from orchestrator.errors import DataError, PreflightError, Problem
+from orchestrator.errors import DataError, PreflightError
 from orchestrator.evaluation.metrics import list_cautions
 from orchestrator.machine.files import write_json
 from orchestrator.machine.hardware import find_hardware
@@ -52,7 +51,7 @@ def score_files(
     `run_on_models` raises.
     """
     require_new_rows([out], rows.files, force=force)
-    chosen = _choose(chosen_models.find_model(teacher, reading), "teacher", reading)
+    chosen = _choose(teacher, "teacher", reading)
     chosen_models.require_chosen_load([chosen])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
@@ -60,13 +59,9 @@ def score_files(
         write_pairs(rows, work)
         write_json(work / "scoring.json", chosen.spec)
         options = {
-            "model": chosen.model.location,
-            "scoring": work / "scoring.json",
-            "pairs": work / PAIRS_NAME,
-            "out": work / "out",
-            "cache": find_orch_cache() / "teacher",
-            "device": device,
-        }
+            "model": chosen.model.location, "scoring": work / "scoring.json", "pairs": work / PAIRS_NAME,
+            "out": work / "out", "cache": find_orch_cache() / "teacher", "device": device,
+        }  # fmt: skip
         kept = "give the same command again and it continues: the scores so far are kept"
         words = Words("score_pairs has failed", f"score_pairs was stopped; {kept}")
         chosen_models.run_on_models("score_pairs", options, [chosen], words, on_progress=on_progress)
@@ -148,16 +143,11 @@ def mine_files(plan: MiningPlan, out: Path, *, force: bool = False) -> Mined:
         facts = load_object(work / "mining.json")
         with FileSet() as files:
             streams = {path: files.open(path) for path in (ledger, lineage, out)}
-            made = mining.write_mined_rows(
-                work,
-                (streams[out], streams[lineage]),
-                wanted=plan.settings.num_negatives,
-                keep_negatives=plan.keep_negatives,
-            )
+            rows, wanted = (streams[out], streams[lineage]), plan.settings.num_negatives
+            made = mining.write_mined_rows(work, rows, wanted=wanted, keep_negatives=plan.keep_negatives)
             if not made.mined:
-                raise DataError(
-                    "no negative was found for any query", hint="lower --range-min, or loosen the margins and scores"
-                )
+                hint = "lower --range-min, or loosen the margins and scores"
+                raise DataError("no negative was found for any query", hint=hint)
             streams[ledger].write(format_json(_build_ledger(plan, given, made, facts)))
             files.commit()
     odd = [odd.message for item in chosen for odd in find_oddities(item.model)]
@@ -165,12 +155,9 @@ def mine_files(plan: MiningPlan, out: Path, *, force: bool = False) -> Mined:
     return Mined(given, made, facts["excluded"], ledger, lineage, warnings)
 
 
-def _choose(model: BaseModel, name: str, reading: chosen_models.Reading) -> chosen_models.ChosenModel:
-    """Return the model as `name`. Raises PreflightError where it cannot be scored so."""
-    chosen = chosen_models.choose_model(model, name, reading, precision=find_hardware().precision)
-    if isinstance(chosen, Problem):
-        raise PreflightError.from_problems([chosen])
-    return chosen
+def _choose(named: str, label: str, reading: chosen_models.Reading) -> chosen_models.ChosenModel:
+    model = chosen_models.find_model(named, reading)
+    return chosen_models.choose_model(model, label, reading, precision=find_hardware().precision)
 
 
 def _choose_miners(plan: MiningPlan) -> list[chosen_models.ChosenModel]:
@@ -178,13 +165,14 @@ def _choose_miners(plan: MiningPlan) -> list[chosen_models.ChosenModel]:
     others: list[chosen_models.ChosenModel] = []
     if plan.cross_encoder:
         reading = replace(plan.reading, family=None, pooling=None)
-        others = [_choose(chosen_models.find_model(plan.cross_encoder, reading), "cross-encoder", reading)]
+        others = [_choose(plan.cross_encoder, "cross-encoder", reading)]
     model = chosen_models.find_model(plan.embedder, plan.reading)
     is_packaged = model.folder is not None and (model.folder / "scoring.json").is_file()
     if not is_packaged and find_format(model) not in {None, "bi-encoder"}:
         hint = "name an embedding model; a reranker goes with --cross-encoder"
         raise PreflightError(f"{model.name} scores pairs and makes no vectors to search with", hint=hint)
-    chosen = _choose(model, "embedder", replace(plan.reading, format="embedding"))
+    reading = replace(plan.reading, format="embedding")
+    chosen = chosen_models.choose_model(model, "embedder", reading, precision=find_hardware().precision)
     if suffix := chosen.spec.get("query_suffix"):
         message = f"{model.name} has {suffix!r} behind its queries, which sentence-transformers cannot put there"
         raise PreflightError(message, hint="mine with another embedding model, such as BAAI/bge-m3")
