@@ -68,6 +68,12 @@ def read_versions(*also: str) -> dict[str, str]:
     return versions
 
 
+def say(level: str, text: str) -> None:
+    """Print a note or a caution as a line that Orch's reader of logs knows (logs/live.py)."""
+    sys.stdout.write(f"\norch-{level} {text}\n")  # a bar may stand in the line
+    sys.stdout.flush()
+
+
 @dataclass
 class Progress:
     """Counts work up to `total`, and prints `orch-progress DONE/TOTAL`: first, last, and once a second at most."""

@@ -224,10 +224,15 @@ def open_encoder(asked: Export, folder: Path, **settings: Any) -> Any:
     return CrossEncoder(str(folder), activation_fn=nn.Identity(), model_kwargs=arguments, **options)
 
 
-def open_export(asked: Export, folder: Path, backend: str) -> Any:
+def open_export(asked: Export, folder: Path) -> Any:
     """Return what a job of scoring reads pairs or texts by, over the folder as its user opens it."""
-    settings = {"torch_dtype": asked.raw.get("dtype", "float32")} if backend == "torch" else {}
-    encoder = open_encoder(asked, folder, backend=backend, **settings)
+    way = asked.row["way"]
+    if way == "gguf":
+        return open_gguf(asked, folder)
+    if way == "seq-cls":
+        encoder = open_encoder(asked, folder, torch_dtype=asked.raw.get("dtype", "float32"))
+    else:
+        encoder = open_encoder(asked, folder, backend=way)
     if asked.ranks:
         spec = parse_spec(asked.raw, "the scoring spec")
         encoder[0].max_seq_length = spec.max_length
@@ -238,25 +243,9 @@ def open_export(asked: Export, folder: Path, backend: str) -> Any:
     return build_text_reader(Encoder(encoder, text_spec, {"max_length": encoder.max_seq_length}), asked.device)
 
 
-@dataclass(frozen=True)
-class Way:
-    """How a form is written, and as what its user opens it."""
-
-    write: Callable[[Export, Path], dict[str, Any]]
-    open: Callable[[Export, Path], Any]
-
-
-WAYS = {
-    "seq-cls": Way(write_seq_cls, lambda asked, folder: open_export(asked, folder, "torch")),
-    "onnx": Way(write_onnx, lambda asked, folder: open_export(asked, folder, "onnx")),
-    "openvino": Way(write_openvino, lambda asked, folder: open_export(asked, folder, "openvino")),
-    "gguf": Way(write_gguf, open_gguf),
-}
-
-
-def copy_frame(source: Path, folder: Path) -> None:
-    """Copy what stands around the weights."""
-    shutil.copytree(source, folder, ignore=shutil.ignore_patterns(*_LEFT_OUT), dirs_exist_ok=True)
+WRITERS: dict[str, Callable[[Export, Path], dict[str, Any]]] = {
+    "seq-cls": write_seq_cls, "onnx": write_onnx, "openvino": write_openvino, "gguf": write_gguf,
+}  # fmt: skip
 
 
 def count_bytes(folder: Path) -> int:
@@ -293,16 +282,16 @@ def export(asked: Export, options: argparse.Namespace) -> None:
 
     Raises WorkerError for a model that has no such form.
     """
-    way, packages = WAYS[asked.row["way"]], tuple(asked.row["packages"])
+    way, packages = asked.row["way"], tuple(asked.row["packages"])
     job = import_scorer(asked.raw).open_job(asked.raw, options)
-    if asked.row["way"] != "seq-cls":  # which asks for itself
+    if way != "seq-cls":  # which asks for itself
         require_whole(str(asked.source), HEAD if asked.ranks else VECTORS)
     with fresh_folder(options.out) as folder:
-        copy_frame(asked.source, folder)
-        raw = {**asked.raw, **way.write(asked, folder)}
-        if asked.row["way"] == "seq-cls":
+        shutil.copytree(asked.source, folder, ignore=shutil.ignore_patterns(*_LEFT_OUT), dirs_exist_ok=True)
+        raw = {**asked.raw, **WRITERS[way](asked, folder)}
+        if way == "seq-cls":
             require_whole(str(folder), HEAD)
-        written, source = way.open(replace(asked, raw=raw), folder), job.load(str(asked.source), [asked.device])
+        written, source = open_export(replace(asked, raw=raw), folder), job.load(str(asked.source), [asked.device])
         found, speed = score_in_turn({"source": lambda: job.score(source), "export": lambda: job.score(written)})
         facts = {
             "version": 1,

@@ -131,6 +131,22 @@ def explain(where: Repository, error: Exception, do: str = "read") -> str:
     return f"{where}: {said}"
 
 
+@contextlib.contextmanager
+def refusals(where: Repository, kind: type[WorkerError] = WorkerError, do: str = "read") -> Iterator[None]:
+    """Turn every error of a client inside the block into one of that kind, of one line."""
+    try:
+        yield
+    except WorkerError:
+        raise
+    except Exception as error:  # the clients' errors, which change between versions
+        what = "folder" if where.kind == "model" else "file"
+        offline = (
+            f"{where}: it is not in the cache, and the environment forbids to ask the hub (HF_HUB_OFFLINE): "
+            f"fetch it once without that, or name a {what} in the recipe"
+        )
+        raise kind(offline if is_offline() else explain(where, error, do)) from error
+
+
 def _say_kind(where: Repository) -> str:
     return "data set" if where.kind == "dataset" else "model"
 
@@ -188,21 +204,15 @@ def look(where: Repository) -> Seen:
 
 def download(where: Repository, allow: list[str] | None = None) -> Path:
     """Return the folder of a revision in the hub's own cache, whole. Raises what its client raises."""
+    options: dict[str, Any] = {
+        "revision": where.revision, "allow_patterns": allow, "ignore_patterns": OTHER_FORMATS if allow else None,
+        "local_files_only": is_offline(),
+    }  # fmt: skip
     if where.hub == "ms":
-        return Path(
-            _modelscope(where).download_repo(
-                where.id, where.kind, revision=where.revision, allow_patterns=allow,
-                ignore_patterns=OTHER_FORMATS if allow else None, local_files_only=is_offline(),
-            )
-        )  # fmt: skip
+        return Path(_modelscope(where).download_repo(where.id, where.kind, **options))
     from huggingface_hub import snapshot_download
 
-    return Path(
-        snapshot_download(
-            where.id, repo_type=where.kind, revision=where.revision, allow_patterns=allow,
-            ignore_patterns=OTHER_FORMATS if allow else None, local_files_only=is_offline(),
-        )
-    )  # fmt: skip
+    return Path(snapshot_download(where.id, repo_type=where.kind, **options))
 
 
 def fetch_model(where: Repository, out: Path) -> None:
@@ -211,15 +221,14 @@ def fetch_model(where: Repository, out: Path) -> None:
     Raises WorkerError for what the hub refuses, and for a model whose weights are pickles which nobody has allowed.
     """
     patterns = [*MODEL_FILES, *(PICKLES if may_load_pickles() else [])]
-    try:
+    with refusals(where):
         seen = None if is_offline() else look(where)
-        if seen:
-            _refuse_pickles(where, seen)
+        if seen and not may_load_pickles() and not any(name.endswith(".safetensors") for name in seen.files):
+            raise WorkerError(
+                f"{where}: it holds no safetensors, and loading a pickle runs code that it brings along: take a model "
+                "with safetensors, or say allow_pickle: true of this one"
+            )
         folder = download(where, patterns)
-    except WorkerError:
-        raise
-    except Exception as error:  # the clients' errors, which change between versions
-        raise WorkerError(_explain_offline(where) if is_offline() else explain(where, error)) from error
     commit = seen.commit if seen else find_commit(folder)
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -227,21 +236,6 @@ def fetch_model(where: Repository, out: Path) -> None:
     origin = {"hub": where.hub, "id": where.id, "revision": where.revision, "commit": commit}
     write_json(out.parent / ORIGIN, {**origin, "files": len(sizes), "bytes": sum(sizes)})
     sys.stdout.write(f"{where}: {len(sizes)} files, {sum(sizes):,} bytes, commit {commit or 'unknown'}, in {folder}\n")
-
-
-def _refuse_pickles(where: Repository, seen: Seen) -> None:
-    if not may_load_pickles() and not any(name.endswith(".safetensors") for name in seen.files):
-        raise WorkerError(
-            f"{where}: it holds no safetensors, and loading a pickle runs code that it brings along: take a model "
-            "with safetensors, or say allow_pickle: true of this one"
-        )
-
-
-def _explain_offline(where: Repository) -> str:
-    return (
-        f"{where}: it is not in the cache, and the environment forbids to ask the hub (HF_HUB_OFFLINE): "
-        f"fetch it once without that, or name a {'folder' if where.kind == 'model' else 'file'} in the recipe"
-    )
 
 
 def find_commit(folder: Path) -> str | None:
@@ -256,9 +250,8 @@ def find_origin(model: str) -> dict[str, Any] | None:
         try:
             origin: dict[str, Any] = json.loads((path.parent / ORIGIN).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            place = (
-                path.resolve()
-            )  # …/models--OWNER--NAME/snapshots/COMMIT, or ModelScope's …/OWNER--NAME/snapshots/REVISION
+            # …/models--OWNER--NAME/snapshots/COMMIT, or ModelScope's …/OWNER--NAME/snapshots/REVISION
+            place = path.resolve()
             found = re.fullmatch(r"(models--)?(.+?)--(.+)", place.parent.parent.name)
             if found is None or place.parent.name != "snapshots":
                 return None
@@ -278,25 +271,22 @@ def load_split(where: Repository, config: str | None, split: str) -> Any:
     """Return one split of a data set on a hub or in a folder, without its pictures and sounds. Raises WorkerError."""
     name, revision = where.id, where.revision
     if not Path(name).is_dir():
-        try:  # once, for load_dataset asks six times before it gives up
-            if not is_offline():
+        with refusals(where):
+            if not is_offline():  # once, for load_dataset asks six times before it gives up
                 look(where)
             if where.hub == "ms":
                 name, revision = str(download(where)), None
-        except WorkerError:
-            raise
-        except Exception as error:  # the clients' errors, which change between versions
-            raise WorkerError(_explain_offline(where) if is_offline() else explain(where, error)) from error
     import datasets
 
     datasets.disable_progress_bars()
-    try:
-        rows = datasets.load_dataset(name, config, split=split, revision=revision)
-    except Exception as error:
-        if isinstance(error, ConnectionError):
-            raise WorkerError(_explain_offline(where) if is_offline() else explain(where, error)) from error
-        hint = next((hint for pattern, hint in HINTS if re.search(pattern, str(error), re.DOTALL)), "")
-        raise WorkerError(f"{where}: split {split} cannot be loaded: {first_line(error)}{hint}") from error
+    with refusals(where):
+        try:
+            rows = datasets.load_dataset(name, config, split=split, revision=revision)
+        except ConnectionError:
+            raise
+        except Exception as error:
+            hint = next((hint for pattern, hint in HINTS if re.search(pattern, str(error), re.DOTALL)), "")
+            raise WorkerError(f"{where}: split {split} cannot be loaded: {first_line(error)}{hint}") from error
     media = [column for column, feature in rows.features.items() if type(feature).__name__ in MEDIA]
     if media:
         sys.stdout.write(f"left out, as they hold no text: {', '.join(media)}\n")
@@ -360,17 +350,6 @@ def fetch(argv: list[str]) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def refusals(where: Repository) -> Iterator[None]:
-    """Turn every error of a client inside the block into a HubError of one line."""
-    try:
-        yield
-    except WorkerError:
-        raise
-    except Exception as error:  # the clients' errors, which change between versions
-        raise HubError(explain(where, error, "write to")) from error
-
-
 def push(argv: list[str]) -> int:
     """Send every file of a folder to a hub in one commit, and print {"commit", "url", "sent", "kept"} as JSON."""
     parser = argparse.ArgumentParser(prog="workers push", description=push.__doc__, allow_abbrev=False)
@@ -386,7 +365,7 @@ def push(argv: list[str]) -> int:
         raise HubError(f"{where}: the environment forbids to ask the hub: unset HF_HUB_OFFLINE, then push")
     files = sorted(path.relative_to(options.folder).as_posix() for path in options.folder.rglob("*") if path.is_file())
     send = _push_to_modelscope if where.hub == "ms" else _push_to_hugging_face
-    with refusals(where), contextlib.redirect_stdout(sys.stderr):
+    with refusals(where, HubError, "write to"), contextlib.redirect_stdout(sys.stderr):
         commit = send(where, options.folder, files, options)
     url = f"{where.endpoint}/{'models/' if where.hub == 'ms' else ''}{where.id}"
     sys.stdout.write(json.dumps({"commit": commit, "url": url}) + "\n")

@@ -75,14 +75,15 @@ def run_words(words: list[str]) -> None:
         runpy.run_path(words[0], run_name="__main__")
 
 
-def open_store() -> Any:
-    """Return a store of bytes that listens on a free port of 127.0.0.1, until it is forgotten."""
+def open_store(address: str = _ADDRESS, port: int = 0, patience: timedelta = timedelta(minutes=5)) -> Any:
+    """Return a store of bytes that listens at an address, on a free port where none is given, until it is forgotten."""
     from torch.distributed import TCPStore
 
-    listening = socket.create_server((_ADDRESS, 0))
+    listening = socket.create_server((address, port))
     port = listening.getsockname()[1]
     # torch binds to every interface itself, but takes a socket that listens already
-    return TCPStore(_ADDRESS, port, None, True, wait_for_workers=False, master_listen_fd=listening.detach())
+    own = {"wait_for_workers": False, "master_listen_fd": listening.detach()}
+    return TCPStore(address, port, None, True, patience, **own)
 
 
 def register_meeting(name: str, store: Any, address: tuple[str, int], rank: int, hosts: int) -> None:
@@ -113,14 +114,18 @@ def register_meeting(name: str, store: Any, address: tuple[str, int], rank: int,
 
 def run_several(processes: int, words: list[str]) -> None:
     """Run the words in that many processes, under torchrun. It ends this process where one of them fails."""
-    from torch.distributed import run
-
-    for name in [name for name in os.environ if name.startswith("PET_")]:  # what torchrun takes for its own options
-        del os.environ[name]
     store = open_store()
     register_meeting(_BACKEND, store, (_ADDRESS, store.port), 0, 1)
-    meeting = ["--rdzv-backend", _BACKEND, "--rdzv-endpoint", f"{_ADDRESS}:0"]
-    run.main(["--nnodes", "1", *meeting, "--nproc-per-node", str(processes), *words])
+    run_torchrun(1, processes, ["--rdzv-backend", _BACKEND, "--rdzv-endpoint", f"{_ADDRESS}:0", *words])
+
+
+def run_torchrun(hosts: int, processes: int, words: list[str]) -> None:
+    """Run torchrun, which takes what is called PET_… in the environment for its own options, without these."""
+    from torch.distributed import run
+
+    for name in [name for name in os.environ if name.startswith("PET_")]:
+        del os.environ[name]
+    run.main(["--nnodes", str(hosts), "--nproc-per-node", str(processes), *words])
 
 
 def run_on_hosts(options: argparse.Namespace, words: list[str]) -> None:
@@ -129,11 +134,7 @@ def run_on_hosts(options: argparse.Namespace, words: list[str]) -> None:
     Host 0 opens a store of bytes at the endpoint, which torchrun's agents and the trainers share: nothing there is
     unpickled. Whoever reaches that port, or those that gloo and NCCL open, can disturb the training (docs/security.md).
     """
-    from torch.distributed import run
-
     host, rank = read_place(options.endpoint), int(os.environ["NODE_RANK"])
-    for name in [name for name in os.environ if name.startswith("PET_")]:
-        del os.environ[name]
     mine = options.local_addr or find_local_address(host)
     if interface := options.interface or find_interface(mine):
         for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
@@ -143,7 +144,7 @@ def run_on_hosts(options: argparse.Namespace, words: list[str]) -> None:
     address = (options.local_addr or host[0]) if rank == 0 else host[0]
     register_meeting(_HOSTS, store, (address, host[1]), rank, options.nnodes)
     meeting = ["--rdzv-backend", _HOSTS, "--rdzv-endpoint", f"{host[0]}:{host[1]}", "--local-addr", mine]
-    run.main(["--nnodes", str(options.nnodes), *meeting, "--nproc-per-node", str(options.nproc_per_node), *words])
+    run_torchrun(options.nnodes, options.nproc_per_node, [*meeting, *words])
 
 
 def read_place(endpoint: str | None) -> tuple[str, int]:
@@ -188,16 +189,7 @@ def meet_at(host: tuple[str, int], rank: int, timeout_s: int, *, listen: str | N
     try:
         if rank:
             return TCPStore(*host, None, False, patience)
-        listening = socket.create_server((listen or host[0], host[1]))
-        return TCPStore(
-            listen or host[0],
-            host[1],
-            None,
-            True,
-            patience,
-            wait_for_workers=False,
-            master_listen_fd=listening.detach(),
-        )
+        return open_store(listen or host[0], host[1], patience)
     except DistError as error:
         message = f"client socket has timed out: host 0 does not answer at {host[0]}:{host[1]} within {timeout_s} s"
         raise WorkerError(

@@ -192,44 +192,37 @@ def main(argv: list[str]) -> int:
     encoder.model.truncate_dim = spec.truncate_dim
     reader = open_reader(options.model, spec, devices) if shared else build_text_reader(encoder, devices[0])
     encoder.model.encode = lambda inputs, prompt, **_: encode_texts(reader, [prompt + text for text in inputs])
-    models = {"embedder": describe_model(options.model, raw)}
+    models = {"embedder": {"model": options.model, "scoring": raw, "files": identify_model(options.model)}}
     rescorer = None
     if options.cross_encoder:
         other = load_raw_spec(options.cross_encoder_scoring)
         judge = parse_scorer(other, str(options.cross_encoder_scoring))
         rescorer = Rescorer(build_scorer(open_reader(options.cross_encoder, judge, devices), judge))
-        models["cross-encoder"] = describe_model(options.cross_encoder, other)
+        files = identify_model(options.cross_encoder)
+        models["cross-encoder"] = {"model": options.cross_encoder, "scoring": other, "files": files}
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.out) as folder:
         cache = Path(folder)
         found, skipped = mine(encoder, questions, corpus, settings, rescorer=rescorer, cache=cache)
         ranks = rank(encoder, cache, found)
-    write_text(options.out / "mined.jsonl", "".join(map(_format, found, ranks)))
+    lines = []
+    for one, places in zip(found, ranks, strict=True):
+        named = zip(one.negatives, places, one.scores, strict=True)
+        negatives = [{"document": number, "rank": place, "score": score} for number, place, score in named]
+        lines.append(json.dumps({"positive_scores": one.positive_scores, "negatives": negatives}) + "\n")
+    write_text(options.out / "mined.jsonl", "".join(lines))
+    cautions = [
+        *reader.facts.get("cautions", ()),
+        *(rescorer.scorer.reader.facts.get("cautions", ()) if rescorer else ()),
+    ]
+    shown = ("max_length", "texts", "texts_cut", "devices")
     facts: dict[str, Any] = {
         "device": devices[0],
         "excluded": skipped,
         "dims": int(spec.truncate_dim or encoder.model.get_embedding_dimension()),
         "reads_tokens": encoder.max_length,
-        **{
-            name: reader.facts[name] for name in ("max_length", "texts", "texts_cut", "devices") if name in reader.facts
-        },
-        "cautions": [
-            *reader.facts.get("cautions", ()),
-            *(rescorer.scorer.reader.facts.get("cautions", ()) if rescorer else ()),
-        ],
+        **{name: reader.facts[name] for name in shown if name in reader.facts},
+        "cautions": cautions,
     }
     write_json(options.out / "mining.json", {"version": 1, "models": models, **facts, "versions": read_versions()})
     return 0
-
-
-def describe_model(model: str, raw: dict[str, Any]) -> dict[str, Any]:
-    """Return what a ledger says of a model: its name, its scoring spec, and the hash of each of its files."""
-    return {"model": model, "scoring": raw, "files": identify_model(model)}
-
-
-def _format(one: Found, ranks: list[int]) -> str:
-    negatives = [
-        {"document": number, "rank": place, "score": score}
-        for number, place, score in zip(one.negatives, ranks, one.scores, strict=True)
-    ]
-    return json.dumps({"positive_scores": one.positive_scores, "negatives": negatives}) + "\n"

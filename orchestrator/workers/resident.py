@@ -127,7 +127,7 @@ def _become_stage(peer: socket.socket, logs: list[int], said: list[int]) -> list
     try:
         os.setsid()
         _tell(peer, pid=os.getpid())
-        request = json.loads(_read_all(peer))
+        request = json.loads(b"".join(iter(lambda: peer.recv(1 << 16), b"")))
         token = {name: request["env"][name] for name in request["shown"]}
         show(["orch-stage", *request["argv"]], token)
         for number, log in enumerate(logs, 1):
@@ -183,12 +183,6 @@ def show(argv: list[str], env: dict[str, str]) -> None:
         text = b"".join(os.fsencode(word) + b"\0" for word in words)[: end - start - 1]
         if start:
             ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
-
-
-def _read_all(peer: socket.socket) -> bytes:
-    """Return all that comes, to its end."""
-    parts = iter(lambda: peer.recv(1 << 16), b"")
-    return b"".join(parts)
 
 
 def _tell(peer: socket.socket, **facts: Any) -> None:

@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from orchestrator.workers.environment import say
 from orchestrator.workers.folders import write_text
 from orchestrator.workers.launch import run_words
 
@@ -181,12 +182,6 @@ OPENERS: dict[str, Callable[[Target, Path, bool], Tracker]] = {
     "tensorboard": open_tensorboard, "swanlab": open_swanlab, "wandb": open_wandb, "mlflow": open_mlflow,
     "trackio": open_trackio,
 }  # fmt: skip
-
-
-def say(level: str, text: str) -> None:
-    """Print a line that Orch's reader of logs knows (logs/live.py)."""
-    sys.stdout.write(f"\norch-{level} {text}\n")
-    sys.stdout.flush()
 
 
 def attempt(act: Callable[[], Any], failed: str, seconds: float = LIMIT_S) -> bool:

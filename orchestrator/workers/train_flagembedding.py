@@ -24,6 +24,8 @@ from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.workers.environment import say
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -181,11 +183,6 @@ def choose_encode(model: Any, features: Features, native: Encode, names: list[st
     if kept and is_first():
         say("note", f"speedups with scores and gradients equal to the native ones: {', '.join(kept)}")
     return encode
-
-
-def say(level: str, text: str) -> None:
-    """Print a line that Orch's reader of logs knows (logs/live.py)."""
-    print(f"\norch-{level} {text}", flush=True)  # noqa: T201  (a bar may stand in the line)
 
 
 def is_first() -> bool:
