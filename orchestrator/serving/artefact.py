@@ -17,7 +17,6 @@ from orchestrator.evaluation.metrics import list_cautions
 from orchestrator.machine.files import read_regular
 from orchestrator.machine.json_files import MOST_BYTES, DamagedJsonError, load_json, parse_json
 from orchestrator.machine.places import WORKERS
-from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, Plan
 from orchestrator.run.folder import find_run, is_own_run, load_own_plan
 from orchestrator.serving.worker import Words, run_worker
@@ -109,12 +108,6 @@ def find_artefact(
     run = find_run(name, runs)
     is_trusted = trust_run or is_own_run(run)
     plan = load_own_plan(run, trust_run=trust_run or is_only_read)
-    found = _find_in_run(run, plan, python)
-    trusts = trust_remote_code or (is_trusted and says_of_model(plan, "trust_remote_code"))
-    return replace(found, trusts_remote_code=trusts)
-
-
-def _find_in_run(run: RunDir, plan: Plan, python: str | None) -> Artefact:
     package = plan.stage("package")
     if package is None:
         hint = "its recipe says merge: false; merge a checkpoint with: orch merge " + run.root.name
@@ -122,7 +115,8 @@ def _find_in_run(run: RunDir, plan: Plan, python: str | None) -> Artefact:
     if not (run.model / "scoring.json").is_file():
         raise RunFolderError(f"{run.root.name} has no packaged model yet", hint=f"finish it: orch resume {run.root}")
     found = load_artefact(run.model, plan.name, python or package.command.argv[0])
-    return replace(found, env=dict(package.command.env))
+    trusts = trust_remote_code or (is_trusted and says_of_model(plan, "trust_remote_code"))
+    return replace(found, env=dict(package.command.env), trusts_remote_code=trusts)
 
 
 def says_of_model(plan: Plan, key: str) -> bool:

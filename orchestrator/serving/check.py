@@ -158,8 +158,7 @@ class Checked:
 
     def to_json(self) -> dict[str, Any]:
         """Return the check as data."""
-        rows = [asdict(row) for row in self.rows]
-        return {"passed": self.passed, "scale": self.scale, "rows": rows, "reason": self.reason}
+        return {"passed": self.passed, **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -261,7 +260,7 @@ def check_server(artefact: Artefact, backend: str, client: Client) -> Checked:
         rows = tuple(_check_answer(artefact, client, probe) for probe in probes)
         thinks = any("<think>" in row.got and not row.passed for row in rows)
         return Checked("text", rows, "the server lets the model think: its chat template does" if thinks else None)
-    by_vllm, spec, scores = backend == "vllm", artefact.spec, []
+    by_vllm, spec, scores, found = backend == "vllm", artefact.spec, [], []
     for probe in probes:
         query, document = str(probe["query"]), str(probe["document"])
         if by_vllm:
@@ -269,10 +268,9 @@ def check_server(artefact: Artefact, backend: str, client: Client) -> Checked:
         else:
             got = client.score_as_chat(query, document, probe.get("instruction") or spec.get("instruction"))
         scores.append((float(probe["score"]), got))
-    pairs = zip(probes, scores, strict=True)
-    found = tuple(_check_score(artefact, probe, got, is_raw=by_vllm) for probe, (_, got) in pairs)
+        found.append(_check_score(artefact, probe, got, is_raw=by_vllm))
     reason = None if all(row.passed for row in found) else _explain_scores(scores, is_raw=by_vllm)
-    return Checked("score" if by_vllm else "sigmoid of the score", found, reason)
+    return Checked("score" if by_vllm else "sigmoid of the score", tuple(found), reason)
 
 
 def _explain_scores(scores: Sequence[tuple[float, float]], *, is_raw: bool) -> str | None:
@@ -343,19 +341,16 @@ def _check_vector(name: str, probe: dict[str, Any], vector: Sequence[float]) -> 
     expected = unit([float(number) for number in probe["vector"]])
     # a Matryoshka model is cut by its client: the server gives every dimension
     got = unit(vector[: len(expected)])
-    cosine = sum(left * right for left, right in zip(expected, got, strict=False)) if len(got) == len(expected) else 0.0
+    same = len(got) == len(expected)
+    cosine = sum(left * right for left, right in zip(expected, got, strict=True)) if same else 0.0
     if not math.isfinite(cosine):
         cosine = 0.0
     largest = max((abs(left - right) for left, right in zip(expected, got, strict=False)), default=math.inf)
+    said = f"cosine {cosine:.7f}" if same else f"{len(got)} numbers"
     return Row(
-        _shorten(name),
-        f"{len(expected)} numbers",
-        f"cosine {cosine:.7f}" if len(got) == len(expected) else f"{len(got)} numbers",
-        max(0.0, 1 - cosine),
-        1 - MIN_COSINE,
-        cosine >= MIN_COSINE,
+        _shorten(name), f"{len(expected)} numbers", said, max(0.0, 1 - cosine), 1 - MIN_COSINE, cosine >= MIN_COSINE,
         max_abs=largest if math.isfinite(largest) else None,
-    )
+    )  # fmt: skip
 
 
 def unit(vector: Sequence[float]) -> list[float]:

@@ -21,7 +21,7 @@ from orchestrator.machine.model_folders import find_nothing_to_merge, name_neare
 from orchestrator.machine.places import WORKERS
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.weights import Damage, describe_damage, read_shapes
-from orchestrator.recipe.plan import Command, Plan, Stage
+from orchestrator.recipe.plan import Command, Plan
 from orchestrator.run.folder import find_run, load_own_plan
 from orchestrator.run.resume import find_defect, list_checkpoint_folders
 from orchestrator.run.state import load_result
@@ -32,6 +32,7 @@ from orchestrator.serving.worker import Words, run_worker
 _LINKS = ("best", "last")  # ms-swift makes both where it has a validation set, else only last-checkpoint
 # the arguments of `workers merge` and of `swift export`
 _ADAPTER, _OUT = ("--adapters", "--adapter"), ("--out", "--output_dir")
+_WORDS = Words("the merge has failed", "the merge was stopped; nothing was left behind")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ def find_checkpoint(run: RunDir, plan: Plan, wanted: str | None) -> Checkpoint:
     output = run.stage(train.name).output
     whole = [path for path in list_checkpoint_folders(output) if find_defect(path) is None]
     there = ", ".join(map(str, sorted(int(path.name.removeprefix("checkpoint-")) for path in whole))) or "none yet"
-    name = wanted or _find_planned(plan)
+    merge = plan.stage("merge")
+    planned = _read_argument(merge.command.argv, _ADAPTER) if merge else None
+    name = wanted or (Path(planned).name if planned and Path(planned).name in _LINKS else "last")
     if name in _LINKS and load_result(run.stage(train.name)) is None:
         hint = f"finish it: orch resume {run.root}\nor name one of its checkpoints with --checkpoint N: {there}"
         raise RunFolderError(f"the training of {run.root.name} is not finished", hint=hint)
@@ -83,14 +86,6 @@ def find_checkpoint(run: RunDir, plan: Plan, wanted: str | None) -> Checkpoint:
     if folder != output and (defect := find_defect(folder)):
         raise RunFolderError(f"{folder.name} of {run.root.name} is not whole: {defect}", hint=f"there are: {there}")
     return Checkpoint("last" if folder == output else folder.name, folder)
-
-
-def _find_planned(plan: Plan) -> str:
-    """Return the checkpoint that the plan merges, by its name."""
-    merge = plan.stage("merge")
-    planned = _read_argument(merge.command.argv, _ADAPTER) if merge else None
-    name = Path(planned).name if planned else "last"
-    return name if name in _LINKS else "last"
 
 
 def _locate(output: Path, name: str) -> Path | None:
@@ -129,19 +124,16 @@ def is_native(command: Command) -> bool:
 def build_quick_merge(worker: Worker, adapter: Path, out: Path, options: MergeOptions, *, cwd: Path) -> Command:
     """Return Orch's merge of one adapter folder."""
     return render_command(
-        "serve/merge.j2", env=worker.env, cwd=str(cwd), python=worker.python, workers=worker.workers,
-        adapter=str(adapter), out=str(out), dtype=options.dtype, prompt=options.test_prompt, base=options.base,
-        trust_remote_code=options.trust_remote_code,
+        "serve/merge.j2", **worker._asdict(), cwd=str(cwd), adapter=str(adapter), out=str(out), dtype=options.dtype,
+        prompt=options.test_prompt, base=options.base, trust_remote_code=options.trust_remote_code,
     )  # fmt: skip
 
 
 def build_verification(run: RunDir, plan: Plan, checkpoint: Checkpoint, out: Path, prompt: str | None) -> Command:
     """Return the command that compares a merged folder with base and adapter."""
-    worker = find_worker(run, plan)
     return render_command(
-        "serve/verify_merge.j2", env=worker.env, cwd=str(run.root), python=worker.python, workers=worker.workers,
-        adapter=str(checkpoint.adapter), merged=str(out), prompt=prompt,
-        trust_remote_code=says_of_model(plan, "trust_remote_code"),
+        "serve/verify_merge.j2", **find_worker(run, plan)._asdict(), cwd=str(run.root), merged=str(out), prompt=prompt,
+        adapter=str(checkpoint.adapter), trust_remote_code=says_of_model(plan, "trust_remote_code"),
     )  # fmt: skip
 
 
@@ -155,17 +147,11 @@ class Worker(NamedTuple):
 
 def find_worker(run: RunDir, plan: Plan) -> Worker:
     """Return the backend's Python with Orch's workers, as a stage of the run has them."""
-
-    def runs_worker(stage: Stage) -> bool:
-        return len(stage.command.argv) > 1 and Path(stage.command.argv[1]).name == "workers"
-
-    stage = next((stage for stage in plan.stages if runs_worker(stage)), None)
-    if stage is None:
-        raise RunFolderError(
-            f"no stage of {run.root.name} runs in the backend's Python", hint="merge its adapter folder"
-        )
-    python, workers, *_ = stage.command.argv
-    return Worker(python, workers, dict(stage.command.env))
+    for command in (stage.command for stage in plan.stages):
+        if len(command.argv) > 1 and Path(command.argv[1]).name == "workers":
+            python, workers, *_ = command.argv
+            return Worker(python, workers, dict(command.env))
+    raise RunFolderError(f"no stage of {run.root.name} runs in the backend's Python", hint="merge its adapter folder")
 
 
 def require_base(adapter: Path, base: str | None) -> tuple[str, str]:
@@ -258,7 +244,7 @@ def merge_adapter(adapter: Path, out: Path, options: MergeOptions) -> dict[str, 
     permissions, trust = Permissions(options.allow_pickle), options.trust_remote_code
     _require_mergeable(adapter, options.base, sys.executable, permissions, trust=trust)
     worker = Worker(sys.executable, str(WORKERS), permissions.env)
-    return _read_summary(_run(build_quick_merge(worker, adapter, out, options, cwd=Path.cwd())))
+    return _read_summary(run_worker(build_quick_merge(worker, adapter, out, options, cwd=Path.cwd()), _WORDS))
 
 
 def merge_checkpoint(
@@ -291,11 +277,11 @@ def merge_checkpoint(
     _require_mergeable(checkpoint.adapter, None, find_worker(run, plan).python, permissions, trust=trust)
     command = build_merge(run, plan, checkpoint, out, options)
     tell(f"merging {checkpoint.name} of {run.root.name} into {out}")
-    said = _run(command)
+    said = run_worker(command, _WORDS)
     if is_native(command):
         tell("comparing it with base and adapter")
         try:
-            said = _run(build_verification(run, plan, checkpoint, out, options.test_prompt))
+            said = run_worker(build_verification(run, plan, checkpoint, out, options.test_prompt), _WORDS)
         except OrchError:
             shutil.rmtree(out)  # a model that is not the one that was trained must not lie about
             raise
@@ -321,14 +307,7 @@ def _require_mergeable(adapter: Path, base: str | None, python: str, permissions
     require_loadable([NamedModel(model, python, permissions.env, permissions, use)])
 
 
-def _run(command: Command) -> str:
-    """Run one command to its end and return its standard output."""
-    return run_worker(command, Words("the merge has failed", "the merge was stopped; nothing was left behind"))
-
-
 def _read_summary(text: str) -> dict[str, Any]:
-    for line in reversed(text.splitlines()):
-        if line.startswith("{"):
-            summary: dict[str, Any] = json.loads(line)
-            return summary
+    if found := [line for line in text.splitlines() if line.startswith("{")]:
+        return dict(json.loads(found[-1]))
     raise StageFailedError("the merge said nothing about what it made", hint=text[-500:] or None)

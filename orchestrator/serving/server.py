@@ -178,9 +178,13 @@ def choose_backend(wanted: str, artefact: Artefact, versions: dict[str, str], *,
     """
     reasons = {}
     for backend in SERVERS if wanted == "auto" else (wanted,):
-        reason = find_obstacle(backend, artefact)
+        reason, server = find_obstacle(backend, artefact), SERVERS[backend]
         if not reason and not (dry_run and wanted != "auto"):
-            reason = _find_version_problem(backend, artefact.python, versions)
+            name, found = server.distributions[0], versions.get(backend)
+            if found is None:
+                reason = f"{name} is not installed in {artefact.python}"
+            elif tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < server.oldest:
+                reason = f"{name} {found} is older than {'.'.join(map(str, server.oldest))}"
         if not reason:
             return backend
         reasons[backend] = reason
@@ -205,15 +209,6 @@ def describe_prompts(artefact: Artefact) -> str | None:
     ways = "the client writes the prompts for /v1/embeddings, which ignores input_type without a word"
     newer = "vLLM's newer /v2/embed writes those in front itself, by input_type query or document"
     return f"{ways} ({newer}): {', '.join(said)}" if said else None
-
-
-def _find_version_problem(backend: str, python: str, versions: dict[str, str]) -> str | None:
-    names, oldest = SERVERS[backend].distributions, SERVERS[backend].oldest
-    if backend not in versions:
-        return f"{names[0]} is not installed in {python}"
-    numbers = tuple(int(part) for part in re.findall(r"\d+", versions[backend])[:2])
-    wanted = ".".join(map(str, oldest))
-    return f"{names[0]} {versions[backend]} is older than {wanted}" if numbers < oldest else None
 
 
 def build_command(
@@ -284,20 +279,17 @@ def _swift_values(artefact: Artefact, with_key: bool) -> dict[str, Any]:  # noqa
     }
 
 
-def _build_overrides(artefact: Artefact) -> dict[str, Any] | None:
-    if artefact.scorer == "flag-llm-reranker":
-        return _build_one_word_overrides(artefact)
-    return _QWEN3_OVERRIDES if artefact.scorer == "qwen3-native" else None
-
-
 def _vllm_values(artefact: Artefact, _with_key: bool) -> dict[str, Any]:  # noqa: FBT001
     written = SCORERS[artefact.scorer].get("templated") or is_llm_export(artefact)
     template = find_score_template(artefact) if written else None
+    overrides = _QWEN3_OVERRIDES if artefact.scorer == "qwen3-native" else None
+    if artefact.scorer == "flag-llm-reranker":
+        overrides = _build_one_word_overrides(artefact)
     return {
         "python": artefact.python,
         "is_pooling": artefact.kind != "chat",
         "convert": "embed" if artefact.kind == "embedding" else None,
-        "hf_overrides": _build_overrides(artefact),
+        "hf_overrides": overrides,
         "score_template": template and str(template),
         "trust_remote_code": artefact.trusts_remote_code,
     }
