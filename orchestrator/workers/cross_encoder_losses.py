@@ -171,7 +171,6 @@ def of_formula(formula: Formula) -> Build:
             def forward(
                 self, inputs: list[Any], labels: list[Tensor], prompt: str | None = None, task: str | None = None
             ) -> Tensor:
-                """Return the loss of a batch."""
                 queries, lists = inputs
                 pairs = [(query, text) for query, texts in zip(queries, lists, strict=True) for text in texts]
                 features = batch_to_device(self.model.preprocess(pairs, prompt=prompt, task=task), self.model.device)
@@ -239,15 +238,10 @@ class Rows:
         """How many documents there are, in all rows together."""
         return sum(len(documents) for _, documents, _ in self.lists())
 
-    @property
-    def negatives(self) -> int:
-        """How many documents every list has behind its first."""
-        return min(len(documents) for documents in self.columns["documents"]) - 1
-
     def answers(self) -> dict[str, list[str]]:
         """Return columns of one text each: query, answer, and as many negatives as every row has."""
         lists = self.columns["documents"]
-        names = ["positive", *(f"negative_{place + 1}" for place in range(self.negatives))]
+        names = ["positive", *(f"negative_{place}" for place in range(1, min(map(len, lists))))]
         return {"query": self.columns["query"]} | {
             name: [documents[place] for documents in lists] for place, name in enumerate(names)
         }

@@ -66,7 +66,6 @@ def parse_settings(raw: dict[str, Any], origin: str) -> Settings:
 
 
 def _check_loss(settings: Settings) -> list[str]:
-    """Return what does not belong to the loss."""
     name = settings.loss.type
     if name not in LOSSES:
         return [f"loss.type is {name!r}; known are {', '.join(LOSSES)}"]
@@ -82,7 +81,6 @@ def _check_loss(settings: Settings) -> list[str]:
 
 
 def _check_parts(settings: Settings) -> list[str]:
-    """Return what does not belong together."""
     problems = []
     if settings.family == "decoder" and settings.format is None:
         problems.append(f"a decoder needs a format of {', '.join(one.name for one in fields(PairFormat))}")
@@ -168,7 +166,6 @@ def build_trainer(settings: Settings, arguments: Any, train: Rows, validation: R
     from sentence_transformers.cross_encoder import CrossEncoderTrainer
 
     def save(trainer: Any, weights: Any, folder: str) -> bool:
-        """Save sharded weights whole."""
         if trainer.is_fsdp_enabled:
             save_whole(settings, weights, folder)
             trainer.processing_class.save_pretrained(folder)

@@ -73,18 +73,6 @@ class EmbeddingSettings:
     dense: Dense | None = None
     layers: Annotated[list[int] | None, or_null(LAYERS)] = None
 
-    def to_spec(self, *, trust_remote_code: bool) -> EmbeddingSpec:
-        """Return how `score` loads the same model: full precision, whole vectors."""
-        return EmbeddingSpec(
-            max_length=self.max_length,
-            query_prompt=self.query_prompt,
-            document_prompt=self.document_prompt,
-            pooling=self.pooling,
-            normalize=self.normalize,
-            trust_remote_code=trust_remote_code,
-            tool="sentence-transformers",
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(SharedSettings):
@@ -127,7 +115,6 @@ def load_settings(path: Path) -> Settings:
 
 
 def _check_loss(settings: Settings, given: dict[str, Any]) -> list[str]:
-    """Return what does not belong to the loss."""
     name = settings.loss.type
     if name not in LOSSES:
         return [f"loss.type is {name!r}; known are {', '.join(LOSSES)}"]
@@ -151,12 +138,14 @@ _NAME, _FILE = "vectors", "vectors.safetensors"
 _CALL = 4096  # texts between two lines of the log
 
 
+@dataclass(frozen=True)
 class Teacher:
-    """The guide of a loss, loaded for the first vectors that are not kept."""
+    """The guide of a loss, loaded for the first vectors that are not kept in `folder` as safetensors."""
 
-    def __init__(self, loss: LossSettings, model: Any, folder: Path, batch_size: int) -> None:
-        """Teach `model` as the loss says; vectors are kept in `folder` as safetensors."""
-        self._loss, self._model, self._folder, self._batch_size = loss, model, folder, batch_size
+    loss: LossSettings
+    model: Any
+    folder: Path
+    batch_size: int
 
     def teach(self, name: str, rows: Rows) -> Rows:
         """Return the rows with the vectors as labels: [rows, texts, numbers], or [rows, numbers] of translations.
@@ -166,12 +155,12 @@ class Teacher:
         import numpy as np
         from safetensors.numpy import load_file, save_file
 
-        said = json.dumps([self._loss.guide, self._loss.translations, rows.columns], ensure_ascii=False)
-        folder = self._folder / hashlib.sha256(said.encode()).hexdigest()[:32]
+        said = json.dumps([self.loss.guide, self.loss.translations, rows.columns], ensure_ascii=False)
+        folder = self.folder / hashlib.sha256(said.encode()).hexdigest()[:32]
         if not folder.is_dir():
-            learnt = list(rows.columns)[:1] if self._loss.translations else list(rows.columns)
+            learnt = list(rows.columns)[:1] if self.loss.translations else list(rows.columns)
             columns = [self._encode(f"{name} {key}", key, rows.columns[key]) for key in learnt]
-            vectors = columns[0] if self._loss.translations else np.stack(columns, axis=1)
+            vectors = columns[0] if self.loss.translations else np.stack(columns, axis=1)
             with fresh_folder(folder) as part:
                 save_file({_NAME: vectors}, part / _FILE)
         return replace(rows, columns=rows.columns | {LABEL: load_file(folder / _FILE)[_NAME]})
@@ -184,41 +173,30 @@ class Teacher:
         unique, found = list(dict.fromkeys(texts)), []
         for start in range(0, len(unique), _CALL):
             call = unique[start : start + _CALL]
-            found.append(np.asarray(encode(call, batch_size=self._batch_size, show_progress_bar=False), np.float32))
+            found.append(np.asarray(encode(call, batch_size=self.batch_size, show_progress_bar=False), np.float32))
             print(f"vectors of {name}: {start + len(call)} of {len(unique)} texts", flush=True)  # noqa: T201
         vectors = np.concatenate(found)
         if not np.isfinite(vectors).all():
-            raise WorkerError(f"the guide {self._loss.guide} gives NaN or infinity: it is broken")
+            raise WorkerError(f"the guide {self.loss.guide} gives NaN or infinity: it is broken")
         places = {text: place for place, text in enumerate(unique)}
         return vectors[[places[text] for text in texts]]
 
     @cached_property
     def _guide(self) -> Any:
-        guide = load_guide(str(self._loss.guide), self._model)
-        theirs, own = (
-            guide.get_embedding_dimension(),
-            self._loss.projection_dim or self._model.get_embedding_dimension(),
-        )
+        guide = load_guide(str(self.loss.guide), self.model)
+        theirs = guide.get_embedding_dimension()
+        own = self.loss.projection_dim or self.model.get_embedding_dimension()
         if theirs != own:
-            whose = "projection_dim" if self._loss.projection_dim else "the model's"
+            whose = "projection_dim" if self.loss.projection_dim else "the model's"
             raise WorkerError(
-                f"the vectors of the guide {self._loss.guide} have {theirs} numbers and {whose} {own}: "
-                f"{self._loss.type} compares them number by number; take a guide of {own}, or embed_distill with "
+                f"the vectors of the guide {self.loss.guide} have {theirs} numbers and {whose} {own}: "
+                f"{self.loss.type} compares them number by number; take a guide of {own}, or embed_distill with "
                 f"projection_dim {theirs}"
             )
         return guide
 
 
-def teach_all(
-    settings: Settings, arguments: Any, model: Any, train: Mapping[str, Rows], validation: Rows | None
-) -> tuple[dict[str, Rows], Rows | None]:
-    """Return both sides with the guide's vectors; of several processes the first computes them, and the others read."""
-    teacher = Teacher(settings.loss, model, settings.output.parent / "vectors", arguments.eval_batch_size)
-    with arguments.main_process_first(local=False):
-        taught = {name: teacher.teach(f"train {name}".rstrip(), rows) for name, rows in train.items()}
-        return taught, teacher.teach("validation", validation) if validation else None
-
-
+_OF_SPEC = ("max_length", "query_prompt", "document_prompt", "pooling", "normalize")
 MAIN = "main set"  # no name of a further one, which has no blank
 
 
@@ -228,7 +206,9 @@ def load_model(settings: Settings, arguments: Any) -> Any:
     Quantised weights are loaded on the training's device. It is changed as the settings say. Raises WorkerError for
     what `load_encoder`, quantising or a change refuses.
     """
-    spec = settings.embedding.to_spec(trust_remote_code=settings.trust_remote_code)
+    own = {name: getattr(settings.embedding, name) for name in _OF_SPEC}
+    # as `score` loads the same model: full precision, whole vectors
+    spec = EmbeddingSpec(**own, trust_remote_code=settings.trust_remote_code, tool="sentence-transformers")
     quantization = build_quantization(settings.lora, arguments)
     device = str(arguments.device) if quantization else "cpu"
     model = load_encoder(settings.model, spec, device, quantization=quantization).model
@@ -254,7 +234,7 @@ def name_prompts(settings: Settings, sets: Iterable[Rows]) -> dict[str, str]:
 
 
 def build_trainer(
-    settings: Settings, arguments: Any, train: Mapping[str, Rows], validation: Rows | None, model: Any
+    settings: Settings, arguments: Any, train: dict[str, Rows], validation: Rows | None, model: Any
 ) -> Any:
     """Return the trainer."""
     import torch
@@ -268,8 +248,10 @@ def build_trainer(
     arguments.prompts = name_prompts(settings, train.values()) or None
     if LOSSES[settings.loss.type].vectors:
         main = {name: rows for name, rows in train.items() if name not in settings.more}
-        main, validation = teach_all(settings, arguments, model, main, validation)
-        train = {**train, **main}
+        teacher = Teacher(settings.loss, model, settings.output.parent / "vectors", arguments.eval_batch_size)
+        with arguments.main_process_first(local=False):  # which computes them, and the others read
+            train = train | {name: teacher.teach(f"train {name}".rstrip(), rows) for name, rows in main.items()}
+            validation = teacher.teach("validation", validation) if validation else None
     torch.manual_seed(settings.seed)  # a loss may have weights of its own; the trainer seeds anew
     loss, *more = [LOSSES[one.type].build(model, one) for one in (settings.loss, *settings.more_losses.values())]
     for one in more:
@@ -301,11 +283,9 @@ def choose_loss(base: Any, main: Any, more: Mapping[str, Any]) -> Any:
         """Marks every batch with its set, and takes the loss of that."""
 
         def should_dataset_name_column_be_added(self, dataset: Any, *_: Any) -> bool:
-            """Tell whether rows are marked: those of several sets."""
             return isinstance(dataset, dict)
 
         def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **options: Any) -> Any:
-            """Compute the loss that the batch's set has."""
             self.loss = more.get(inputs.get("dataset_name", ""), main)
             return super().compute_loss(model, inputs, *rest, **options)
 

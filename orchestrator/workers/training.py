@@ -249,8 +249,6 @@ def build_trainer(
     """
 
     class Trainer(base):  # type: ignore[misc]  # the library's own way to change these
-        """Decays and saves as asked, continues adapters, writes no model card."""
-
         def add_model_card_callback(self, _default_args_dict: dict[str, Any]) -> None:
             """Add none: it copies rows into README.md, and tokenizes single texts where a format needs pairs."""
 

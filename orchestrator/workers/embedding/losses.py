@@ -80,8 +80,8 @@ class Loss:
 
     name: str
     form: str
-    options: Mapping[str, Take] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
+    options: Mapping[str, Take] = field(default_factory=dict)
     in_batch: bool = False
     elsewhere: tuple[str, ...] = (
         "hard_negatives", "guide", *_AROUND, *_SUM, "distance_metric", "similarity", "translations",
@@ -173,16 +173,15 @@ def _take_distance(owner: str, name: Callable[[str], str]) -> Take:
     return take
 
 
-def _choose_similarity(settings: LossSettings) -> Any:
-    from sentence_transformers.util import pairwise_cos_sim, pairwise_dot_score
+def _take_similarity(otherwise: str, prefix: str = "") -> Take:
+    """Return what takes a similarity of the library: of all with all, or with the prefix pairwise_ of the pairs."""
 
-    return pairwise_cos_sim if settings.similarity == "cosine" else pairwise_dot_score
+    def take(settings: LossSettings) -> Any:
+        from sentence_transformers import util
 
+        return getattr(util, prefix + {"cosine": "cos_sim", "dot": "dot_score"}[settings.similarity or otherwise])
 
-def _choose_all_similarities(settings: LossSettings) -> Any:
-    from sentence_transformers.util import cos_sim, dot_score
-
-    return dot_score if settings.similarity == "dot" else cos_sim
+    return take
 
 
 # a loss that computes its gradients in parts has no layers: it is called once for each layer
@@ -194,53 +193,46 @@ _GUIDED = (
 _PAIRS = _take_distance("SiameseDistanceMetric", lambda name: {"cosine": "COSINE_DISTANCE"}.get(name, name.upper()))
 _TRIPLETS = _take_distance("TripletDistanceMetric", str.upper)
 _DISTANCE = {"distance_metric": _PAIRS}
-_TAUGHT = {"similarity_fct": _choose_similarity}
+_TAUGHT = {"similarity_fct": _take_similarity("dot", "pairwise_")}
 _TEACHER = ("similarity", "hard_negatives", *_AROUND, *_SUM)
 _PAIR = ("distance_metric", "margin", *_AROUND, *_SUM)
 _BY_BATCH = {"distance_metric": _take_distance("BatchHardTripletLossDistanceFunction", "{}_distance".format)}
 LOSSES = {
     "mnrl": Loss(
-        "MultipleNegativesRankingLoss", GROUPS, {"similarity_fct": _choose_all_similarities},
-        (*_RANKING, "similarity", _LAYERS, *_SUM), in_batch=True,
+        "MultipleNegativesRankingLoss", GROUPS, (*_RANKING, "similarity", _LAYERS, *_SUM),
+        {"similarity_fct": _take_similarity("cosine")}, in_batch=True,
     ),
-    "cached_mnrl": Loss(
-        "CachedMultipleNegativesRankingLoss", GROUPS, {}, ("mini_batch_size", *_RANKING), in_batch=True
-    ),
-    "mnrl_symmetric": Loss("MultipleNegativesSymmetricRankingLoss", GROUPS, {}, (*_RANKING, _LAYERS), in_batch=True),
+    "cached_mnrl": Loss("CachedMultipleNegativesRankingLoss", GROUPS, ("mini_batch_size", *_RANKING), in_batch=True),
+    "mnrl_symmetric": Loss("MultipleNegativesSymmetricRankingLoss", GROUPS, (*_RANKING, _LAYERS), in_batch=True),
     "cached_mnrl_symmetric": Loss(
-        "CachedMultipleNegativesSymmetricRankingLoss", GROUPS, {}, ("mini_batch_size", *_RANKING), in_batch=True
+        "CachedMultipleNegativesSymmetricRankingLoss", GROUPS, ("mini_batch_size", *_RANKING), in_batch=True
     ),
-    "gist": Loss("GISTEmbedLoss", GROUPS, {}, (*_GUIDED, _LAYERS), in_batch=True),
-    "cached_gist": Loss("CachedGISTEmbedLoss", GROUPS, {}, ("mini_batch_size", *_GUIDED), in_batch=True),
-    "cosent": Loss("CoSENTLoss", COMPARED, {}, ("scale", *_AROUND, *_SUM)),
-    "angle": Loss("AnglELoss", COMPARED, {}, ("scale", *_AROUND, *_SUM)),
-    "angle_triplet": Loss("AnglELoss", GROUPS, {}, ("scale", "hard_negatives", *_AROUND)),
-    "cosine_similarity": Loss("CosineSimilarityLoss", COMPARED, {}, (*_AROUND, *_SUM)),
-    "softmax": Loss("SoftmaxLoss", COMPARED, {}, ("num_labels",)),
-    "contrastive": Loss("ContrastiveLoss", COMPARED, _DISTANCE, _PAIR),
-    "online_contrastive": Loss("OnlineContrastiveLoss", COMPARED, _DISTANCE, _PAIR),
+    "gist": Loss("GISTEmbedLoss", GROUPS, (*_GUIDED, _LAYERS), in_batch=True),
+    "cached_gist": Loss("CachedGISTEmbedLoss", GROUPS, ("mini_batch_size", *_GUIDED), in_batch=True),
+    "cosent": Loss("CoSENTLoss", COMPARED, ("scale", *_AROUND, *_SUM)),
+    "angle": Loss("AnglELoss", COMPARED, ("scale", *_AROUND, *_SUM)),
+    "angle_triplet": Loss("AnglELoss", GROUPS, ("scale", "hard_negatives", *_AROUND)),
+    "cosine_similarity": Loss("CosineSimilarityLoss", COMPARED, (*_AROUND, *_SUM)),
+    "softmax": Loss("SoftmaxLoss", COMPARED, ("num_labels",)),
+    "contrastive": Loss("ContrastiveLoss", COMPARED, _PAIR, _DISTANCE),
+    "online_contrastive": Loss("OnlineContrastiveLoss", COMPARED, _PAIR, _DISTANCE),
     "triplet": Loss(
-        "TripletLoss",
-        GROUPS,
-        {"distance_metric": _TRIPLETS, "triplet_margin": lambda settings: settings.margin},
-        (*_AROUND, "distance_metric", "margin", "plus"),
-        elsewhere=_PAIR,
+        "TripletLoss", GROUPS, (*_AROUND, "distance_metric", "margin", "plus"),
+        {"distance_metric": _TRIPLETS, "triplet_margin": lambda settings: settings.margin}, elsewhere=_PAIR,
     ),
-    "batch_all_triplet": Loss("BatchAllTripletLoss", CLASSES, _BY_BATCH, _PAIR[:-2]),
-    "batch_hard_triplet": Loss("BatchHardTripletLoss", CLASSES, _BY_BATCH, _PAIR[:-2]),
-    "batch_semi_hard_triplet": Loss("BatchSemiHardTripletLoss", CLASSES, _BY_BATCH, _PAIR[:-2]),
-    "batch_hard_soft_margin_triplet": Loss("BatchHardSoftMarginTripletLoss", CLASSES, _BY_BATCH, _PAIR[:1] + _AROUND),
-    "mse": Loss("MSELoss", GROUPS, {}, ("guide", "translations", "hard_negatives", *_AROUND), vectors=True),
+    "batch_all_triplet": Loss("BatchAllTripletLoss", CLASSES, _PAIR[:-2], _BY_BATCH),
+    "batch_hard_triplet": Loss("BatchHardTripletLoss", CLASSES, _PAIR[:-2], _BY_BATCH),
+    "batch_semi_hard_triplet": Loss("BatchSemiHardTripletLoss", CLASSES, _PAIR[:-2], _BY_BATCH),
+    "batch_hard_soft_margin_triplet": Loss("BatchHardSoftMarginTripletLoss", CLASSES, _PAIR[:1] + _AROUND, _BY_BATCH),
+    "mse": Loss("MSELoss", GROUPS, ("guide", "translations", "hard_negatives", *_AROUND), vectors=True),
     "embed_distill": Loss(
-        "EmbedDistillLoss", GROUPS,
-        {"distance_metric": lambda settings: {"euclidean": "l2"}.get(settings.distance_metric, "cosine")},
-        ("guide", "translations", "hard_negatives", "distance_metric", "projection_dim"), vectors=True,
+        "EmbedDistillLoss", GROUPS, ("guide", "translations", "hard_negatives", "distance_metric", "projection_dim"),
+        {"distance_metric": lambda settings: {"euclidean": "l2"}.get(settings.distance_metric, "cosine")}, vectors=True,
     ),
-    "margin_mse": Loss("MarginMSELoss", SCORES, _TAUGHT, _TEACHER),
-    "distill_kl": Loss("DistillKLDivLoss", SCORES, _TAUGHT, ("temperature", *_TEACHER)),
+    "margin_mse": Loss("MarginMSELoss", SCORES, _TEACHER, _TAUGHT),
+    "distill_kl": Loss("DistillKLDivLoss", SCORES, ("temperature", *_TEACHER), _TAUGHT),
     "gor": Loss(
-        "GlobalOrthogonalRegularizationLoss", GROUPS, {},
-        ("mean_weight", "second_moment_weight", "aggregation", "weight"),
+        "GlobalOrthogonalRegularizationLoss", GROUPS, ("mean_weight", "second_moment_weight", "aggregation", "weight")
     ),
 }  # fmt: skip
 
