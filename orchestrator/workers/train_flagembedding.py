@@ -160,6 +160,8 @@ def compare(model: Any, sample: Features, native: Encode, changed: Encode) -> tu
 
 def choose_encode(model: Any, features: Features, native: Encode, names: list[str]) -> Encode:
     """Return the native way of scoring with those speedups that change nothing on a sample of the batch; say which."""
+    from torch import distributed
+
     sample = cut_sample(model, features)
     encode, kept = native, []
     for name in names:
@@ -180,16 +182,9 @@ def choose_encode(model: Any, features: Features, native: Encode, names: list[st
             else:
                 far = f"scores or gradients are {away:.1e} from the native ones, and {bound:.0e} is the bound"
                 say("caution", f"{without}: {far}")
-    if kept and is_first():
+    if kept and (not distributed.is_initialized() or distributed.get_rank() == 0):  # one process speaks for all
         say("note", f"speedups with scores and gradients equal to the native ones: {', '.join(kept)}")
     return encode
-
-
-def is_first() -> bool:
-    """Tell whether this is the process that speaks for all."""
-    from torch import distributed
-
-    return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
 def change_encode(cls: Any, names: list[str]) -> None:

@@ -329,12 +329,10 @@ def build_evaluator(rows: Rows, query_prompt: str, document_prompt: str, batch_s
     Of texts with classes every second one of a class searches the others for those of its class. None where no order
     can be measured: pairs have one label or classes, or no class has two texts.
     """
-    return (_compare if rows.form == COMPARED else _rank)(rows, query_prompt, document_prompt, batch_size)
-
-
-def _compare(rows: Rows, query_prompt: str, document_prompt: str, batch_size: int) -> Any:
     from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
+    if rows.form != COMPARED:
+        return _rank(rows, query_prompt, document_prompt, batch_size)
     labels = rows.columns[LABEL]
     if rows.classes or len(set(labels)) == 1:
         return None
