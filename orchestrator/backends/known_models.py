@@ -86,7 +86,6 @@ def plain_name(name: str) -> str:
     return re.sub(r"^meta-(?=llama-3)", "", plain)  # Meta-Llama-3.1-8B is called Llama-3.1-8B by now
 
 
-@cache
 def _load() -> tuple[_Row, ...]:
     return load_table(Path(__file__).with_name("families.yaml"), _Row)
 

@@ -19,7 +19,6 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,6 @@ class Gpu:
         return Hardware("cuda", count, self.bf16, (self.name.upper(),) * count, (self.memory * 1024,) * count)
 
 
-@cache
 def load_gpus() -> tuple[Gpu, ...]:
     """Return the table of peak rates."""
     return load_table(Path(__file__).with_name("gpus.yaml"), Gpu)

@@ -5,7 +5,6 @@ Severe ones are refused, of the others the user is told.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,7 +73,6 @@ class KnownBug(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Problem(f"{versions}: {self.message}", f"{self.hint}   ({self.id}: {self.source})")
 
 
-@functools.cache
 def load_known_bugs() -> tuple[KnownBug, ...]:
     """Return the rows of known_bugs.yaml."""
     return load_table(Path(__file__).with_suffix(".yaml"), KnownBug)

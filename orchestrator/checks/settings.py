@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +113,6 @@ def _check_processes(job: Job) -> Iterator[Problem]:
         yield Problem(message, f"give at most {there}, or auto: two processes on one GPU end with an error of NCCL")
 
 
-@cache
 def load_needs() -> tuple[tuple[str, re.Pattern[str], tuple[str, ...]], ...]:
     """Return the rows of packages.yaml: an argument, what its value reads like, and one of which packages it needs."""
     return load_table(Path(__file__).with_name("packages.yaml"), tuple[str, re.Pattern[str], tuple[str, ...]])

@@ -12,7 +12,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -149,7 +148,6 @@ METRICS = {
 }
 
 
-@cache
 def _load_names() -> dict[str, Any]:
     return load_record(Path(__file__).with_suffix(".yaml"), dict[str, Any])
 

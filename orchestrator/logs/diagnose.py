@@ -10,7 +10,6 @@ its summary at the end, and puts the traceback of an error file there.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -158,7 +157,6 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fault: Literal["node", "passing"] | None = None
 
 
-@functools.cache
 def load_rules(path: Path = RULES) -> tuple[Rule, ...]:
     """Return the rules of a file, ranked."""
     return load_table(path, Rule)

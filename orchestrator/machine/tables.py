@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,13 @@ def load_table(path: Path, kind: type[_Row]) -> tuple[_Row, ...]:
 
 
 def load_record(path: Path, kind: type[_Row]) -> _Row:
-    """Return the one record of `kind` that a file holds; else as `load_table`."""
+    """Return the one record of `kind` that a file holds, which is read once in a process; else as `load_table`."""
+    record: _Row = _load(path, kind)  # type: ignore[arg-type]  # mypy takes a class for unhashable
+    return record
+
+
+@cache
+def _load(path: Path, kind: type) -> Any:
     import yaml  # takes long to import, and most commands do without
 
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast

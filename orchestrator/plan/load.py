@@ -6,7 +6,6 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -293,7 +292,6 @@ def _with_files(recipe: Recipe, files: dict[Key, tuple[str, ...]]) -> Recipe:
     return recipe.model_copy(update={"data": data, "evaluate": evaluate})
 
 
-@cache
 def _load_words() -> dict[str, dict[str, str]]:
     return load_record(Path(__file__).with_name("wording.yaml"), dict[str, dict[str, str]])
 

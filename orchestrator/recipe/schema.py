@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -27,7 +26,6 @@ from orchestrator.recipe.losses import (
 from orchestrator.recipe.registry import TOOLS, OneOf
 
 
-@cache
 def _load_descriptions() -> dict[str, dict[str, str]]:
     return load_record(Path(__file__).with_name("keys.yaml"), dict[str, dict[str, str]])
 

@@ -121,7 +121,6 @@ class Argument:
     required: bool = False
 
 
-@cache
 def load_words(name: str) -> dict[str, Any]:
     """Return one of the tables of words beside this module: what names mean, and what to say of them."""
     return load_record(FOLDER / f"{name}.yaml", dict[str, Any])
