@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUNS ?= runs
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 .PHONY: help setup demo test test-fast test-serving test-track check bench golden clean
 
@@ -21,12 +22,12 @@ demo: setup      ## fine-tune a small real embedding model on the CPU and show t
 # Every test that starts a process would compile the package anew where bytecode is not written.
 test: export PYTHONDONTWRITEBYTECODE =
 test: setup      ## every test, the real backends on tiny models included
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	$(PYTEST) -m "not alone"
+	$(PYTEST) -m alone
 
 test-fast: export PYTHONDONTWRITEBYTECODE =
 test-fast: setup ## the tests that need neither a training nor a machine-learning library
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not alone"
+	$(PYTEST) -m "not slow and not alone"
 
 test-serving: setup  ## vLLM on the CPU, Infinity, llama.cpp and Xinference against a packaged model of each kind; needs the network
 	sh tests/serving/real_servers.sh .venv-serving
