@@ -95,11 +95,9 @@ def _check_distribution(labels: Labels, settings: LossSettings) -> str | None:
             return "labels are read as a distribution: none may be below 0, and one must be above"
         return None
     relevant = sum(label >= RELEVANT for label in labels)
-    return (
-        None
-        if relevant == 1
-        else f"{relevant} documents are relevant; listwise_ce needs exactly one, or loss.graded: true"
-    )
+    if relevant != 1:
+        return f"{relevant} documents are relevant; listwise_ce needs exactly one, or loss.graded: true"
+    return None
 
 
 def of_library(name: str) -> Build:
