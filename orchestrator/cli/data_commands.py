@@ -170,8 +170,8 @@ def data_convert_command(
     reshaping = build_reshaping(to, **{name: options.pop(name) for name in RESHAPING_OPTIONS})
     if reshaping and (options["one_positive"] or options["divide_score"] is not None):
         once = options["one_positive"]
-        option, hint = ("--one-positive", "convert twice") if once else ("--divide-score", "use --max-label")
-        raise click.BadParameter(f"it does not go together with --to {to}: {hint}", param_hint=option)
+        flag, hint = ("--one-positive", "convert twice") if once else ("--divide-score", "use --max-label")
+        raise click.BadParameter(f"it does not go together with --to {to}: {hint}", param_hint=flag)
     options |= {name: tuple(options[name].items()) for name in ("columns", "constants")}
     each = tuple(name.strip() for name in names.split(",")) if names else ()
     conversion = Conversion(names=each, reshaping=reshaping, **options)

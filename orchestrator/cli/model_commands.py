@@ -89,7 +89,9 @@ def evaluate_command(
         lines.append("power: the headline metric is no mean of at least two rows")
     elif power:
         lines.append(describe_power(result["power"], result["unit"]))
-    return Result(result, lines + [f"kept:  {output}"] * bool(output))
+    if output:
+        lines.append(f"kept:  {output}")
+    return Result(result, lines)
 
 
 def format_evaluation(result: Mapping[str, Any]) -> Iterator[str]:

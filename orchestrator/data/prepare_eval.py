@@ -13,7 +13,15 @@ from pathlib import Path
 
 from orchestrator.data.ledger import PassResult
 from orchestrator.data.prepare import prepare, report, report_progress
-from orchestrator.data.request import Outputs, Request, RowFiles, add_shared, check_label_range, read_row_files
+from orchestrator.data.request import (
+    Outputs,
+    Request,
+    RowFiles,
+    add_shared,
+    check_corpus,
+    check_label_range,
+    read_row_files,
+)
 
 EVAL_KINDS = ("group", "labelled", "pair", "class")
 
@@ -54,8 +62,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[RowFiles, argparse.Name
     add("--corpus", action="store_true", help="evaluate over a corpus of all documents")
     add_shared(parser)
     given = parser.parse_args(argv)
-    if given.corpus and given.kind == "pair":
-        parser.error("--corpus goes with --kind group, labelled or class")
+    check_corpus(parser, given)
     check_label_range(parser, given)
     return read_row_files(parser, given, given.eval), given
 

@@ -233,8 +233,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
     kind, form = require_kind(given.kind), TRAIN_FORMS[given.form]
     if kind not in form.kinds:
         parser.error(f"--form {given.form} has no place for --kind {kind}")
-    if given.corpus and kind not in {"group", "labelled", "class"}:
-        parser.error("--corpus goes with --kind group, labelled or class")
+    check_corpus(parser, given)
     if given.sources and len(given.sources) != len(given.train_files):
         parser.error("--by-source takes a name for each file of --train")
     if given.min_validation and given.validation_ratio is None:
@@ -274,6 +273,12 @@ def _check_labels(parser: argparse.ArgumentParser, given: argparse.Namespace) ->
         parser.error(f"--loss {given.loss} goes with --form {form}" if form else f"{given.loss} takes no labelled rows")
     if given.loss == "listwise_ce" and given.target == "teacher" and not given.graded:
         parser.error("--loss listwise_ce with --target teacher goes with --graded: scores are a distribution")
+
+
+def check_corpus(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """End with code 2 where --corpus is asked for of rows without a query that could search it."""
+    if given.corpus and given.kind not in {"group", "labelled", "class"}:
+        parser.error("--corpus goes with --kind group, labelled or class")
 
 
 def check_label_range(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:

@@ -147,14 +147,16 @@ def read_regular(path: Path, *, most_bytes: int = -1) -> bytes:
 _MOST_TEXT = 64 << 20  # bytes: names of half a million branches
 
 
-def find_text(path: Path, *, most_bytes: int = _MOST_TEXT, encoding: str = "utf-8") -> str | None:
+def find_text(
+    path: Path, *, most_bytes: int = _MOST_TEXT, encoding: str = "utf-8", errors: str = "replace"
+) -> str | None:
     """Return the text of a file, or of its first `most_bytes`; None where there is no file that can be read.
 
-    Bytes that are no text become replacement characters.
+    Bytes that are no text become replacement characters; with `errors="strict"` there is no text then.
     """
     try:
-        return read_regular(path, most_bytes=most_bytes).decode(encoding, errors="replace")
-    except (OSError, ValueError):  # ValueError: a name with a NUL
+        return read_regular(path, most_bytes=most_bytes).decode(encoding, errors)
+    except (OSError, ValueError):  # ValueError: a name with a NUL, bytes that are no text
         return None
 
 

@@ -108,7 +108,7 @@ def find_token() -> str | None:
         if found := os.environ.get(name, "").strip():
             return found
     stored = Path(_expand(os.environ.get("HF_TOKEN_PATH") or str(_find_hub_home() / "token")))
-    return (find_text(stored) or "").strip() or None
+    return (find_text(stored, errors="strict") or "").strip() or None
 
 
 def _find_hub_home() -> Path:

@@ -97,8 +97,9 @@ class Repeated:
         return ("orch", "run", str(self.recipe), *self._options(), "-o", str(self.run))
 
     def _options(self) -> list[str]:
-        sets = [word for item in self.overrides for word in ("--set", item)]
-        return sets + ["--smoke"] * self.smoke + ["--hardware", self.hardware] * (self.hardware != "auto")
+        words = [word for item in self.overrides for word in ("--set", item)]
+        words += ["--smoke"] if self.smoke else []
+        return [*words, "--hardware", self.hardware] if self.hardware != "auto" else words
 
     def _from_here(self) -> Path:
         """Return the recipe's path from the working directory, which travels. Raises RecipeError outside of it."""

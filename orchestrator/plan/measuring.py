@@ -67,7 +67,9 @@ def build_measured(job: Job, training: Training) -> Measured:
     """Return what is scored. A base model without a format of its own, or with the training's, has one baseline."""
     native = _packaged_head(job) or _native(job, training)
     same = native is not None and native == training.scoring
-    only = "native" if same else "trained-format" if native is None else None
+    only = "trained-format" if native is None else None
+    if same:
+        only = "native"
     names = dict.fromkeys(only or asked for asked in job.recipe.evaluate.baselines)
     notes: tuple[Note, ...] = ()
     if native is None and "native" in job.recipe.evaluate.baselines:

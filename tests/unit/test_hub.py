@@ -113,6 +113,13 @@ def test_the_token_is_the_one_that_a_download_would_send(home, monkeypatch, env,
     assert find_token() == token
 
 
+def test_a_stored_token_that_is_no_text_is_none(home):
+    stored = home / ".cache" / "huggingface" / "token"
+    stored.parent.mkdir(parents=True)
+    stored.write_bytes(b"stor\xffed\n")
+    assert find_token() is None
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_a_company_s_certificates_are_trusted_where_the_environment_names_them(home, monkeypatch, variable):

@@ -66,8 +66,9 @@ def load_encoder(
         release()
         encoder = SentenceTransformer(modules=build_modules(model, spec, options, quantization), device=device)
     tokenizer, modes = encoder.tokenizer, [one.pooling_mode for one in encoder if hasattr(one, "pooling_mode")]
-    # several are joined by a plus; a model without that module pools in another way
-    pooling = "other" if not modes else modes[0] if isinstance(modes[0], str) else "+".join(modes[0])
+    pooling = "other"  # a model without that module pools in another way
+    if modes:
+        pooling = modes[0] if isinstance(modes[0], str) else "+".join(modes[0])
     if pooling == "lasttoken":
         tokenizer.padding_side = "left"
         # a folder that says how it pools is taken at its word where its tokenizer puts its own token last, and where a
