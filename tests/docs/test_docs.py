@@ -44,6 +44,7 @@ COVERED_ELSEWHERE = {
 FOLDERS = "orchestrator|recipes|templates|datasets_example|docs|tests|benchmarks"
 _FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
+_NAME_IN = re.compile(r"`(?P<name>\w+)`\s+of\s+`(?P<path>orchestrator/[\w/]+\.py)`")
 _PATH = re.compile(rf"`(?P<path>(?:(?:{FOLDERS})/[\w./*-]*|Makefile|pyproject\.toml|constraints\.txt))`")
 
 
@@ -127,6 +128,19 @@ def test_every_path_of_the_repository_that_is_named_exists(page):
     assert not [path for path in sorted(named) if not (any(ROOT.glob(path)) if "*" in path else (ROOT / path).exists())]
 
 
+@pytest.mark.parametrize("page", OF_TODAY, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_name_that_is_said_to_stand_in_a_module_stands_there(page):
+    for match in _NAME_IN.finditer(page.read_text(encoding="utf-8")):
+        code = (ROOT / match["path"]).read_text(encoding="utf-8")
+        assert re.search(rf"^\s*((def|class) )?{match['name']}\b\s*[(:=]", code, re.MULTILINE), match[0]
+
+
+def test_the_first_day_in_the_code_is_ten_files():
+    text = TREE_PAGE.read_text(encoding="utf-8").split("## Reading order")[1].split("\n## ")[0]
+    first = re.findall(r"^\d+\. `(?P<path>orchestrator/[\w/]+\.py)`", text, re.MULTILINE)
+    assert len(first) == len(set(first)) == len(re.findall(r"^\d+\. ", text, re.MULTILINE)) == 10
+
+
 def find_tables(text):
     """Return the tables of a Markdown page, each as its lines with their places."""
     tables, fenced = [[]], False
@@ -177,6 +191,7 @@ def test_links_and_paths_were_found_at_all():
     assert len(PAGES) >= 15
     assert len(_LINK.findall(text)) > 30
     assert len(_PATH.findall(text)) > 30
+    assert len(_NAME_IN.findall(text)) > 10
 
 
 def test_the_tree_lists_every_module_with_the_first_line_of_its_docstring():
