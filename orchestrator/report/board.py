@@ -53,6 +53,8 @@ class Board:
             if not folder.is_dir():
                 raise RunFolderError(f"{folder} is no folder", hint="name a folder of runs, a sweep or a run")
         self._folders = tuple(folder.resolve() for folder in folders)
+        homes = (one.parent if is_sweep(one) or is_run(RunDir(one)) else one for one in self._folders)
+        self._home = os.path.join(os.path.commonpath([*homes]), "")
         self._known: dict[Path, tuple[object, dict[str, Any]]] = {}
 
     def load(self, link: Callable[[Path], str]) -> dict[str, Any]:
@@ -62,24 +64,28 @@ class Board:
           of a trial "sweep": name and "trial": number, and what `_read_run` could read}],
          "sweeps": [{"name", and what its sweep.json says}], "keys": settings that differ between the runs,
          "metrics": {name: {"title", "higher": whether higher is better}}}
+
+        Paths begin at the folder of runs, of several at the one that holds them all.
         """
         rows: dict[Path, dict[str, Any]] = {}
         sweeps: dict[str, dict[str, Any]] = {}
         places = ((folder, *sorted(filter(is_sweep, folder.glob("*")))) for folder in self._folders)
         for place in dict.fromkeys(chain.from_iterable(places)):
             trials: dict[Path, Trial] = {}
-            name = place.name if place.name not in sweeps else str(place)
+            name = place.name if place.name not in sweeps else self._shorten(str(place))
             if is_sweep(place):
                 try:
                     sweep = load_sweep(place)
                     trials = {trial_dir(place, trial).root: trial for trial in sweep.trials}
-                    sweeps[name] = {"name": name, **asdict(sweep)}
+                    said = {key: value for key, value in asdict(sweep).items() if key not in {"recipe", "asked"}}
+                    sweeps[name] = {"name": name, **self._shorten(said)}
                 except RunFolderError as error:
                     fault = RunSummary(name, place, "damaged", message=error.problems[0].message)
-                    rows[place] = _describe(fault)
+                    rows[place] = self._shorten(_describe(fault))
             for run in add_jobs(_list_runs(place)):
                 report, trial = RunDir(run.path).report_html, trials.get(run.path)
-                row = _describe(run) | self._read(run) | {"report": link(report) if report.is_file() else None}
+                row = self._shorten(_describe(run) | self._read(run))
+                row["report"] = link(report) if report.is_file() else None
                 rows[run.path] = row | ({"sweep": name, "trial": trial.number} if trial else {})
         for tag, tagged in chain.from_iterable(list_tags(folder).items() for folder in self._folders):
             if tagged.root in rows:
@@ -92,6 +98,14 @@ class Board:
             row["set"] = {key: row["set"][key] for key in keys if key in row["set"]}
         titles = {name: {"title": display_name(name), "higher": higher} for name, higher in directions.items()}
         return {"runs": list(rows.values()), "sweeps": list(sweeps.values()), "keys": keys, "metrics": titles}
+
+    def _shorten(self, said: Any) -> Any:
+        """Return what files say without the folder before the paths in it: the page goes to people with other ones."""
+        if isinstance(said, dict):
+            return {key: self._shorten(value) for key, value in said.items()}
+        if isinstance(said, list):
+            return [self._shorten(value) for value in said]
+        return said.replace(self._home, "") if isinstance(said, str) else said
 
     def _read(self, run: RunSummary) -> dict[str, Any]:
         folder = RunDir(run.path)

@@ -105,7 +105,8 @@ def build_examples(groups: Sequence[Group], values: Values, before: Rankings, af
     """Return (most improved, most worsened) queries, at most 5 each; `before` and `after` are {qid: {docid: score}}.
 
     Each is {"id", "before_value", "after_value", "difference", "query", "before", "after": as `find_top` says,
-    "relevant_text": its relevant document, given where neither ranking has one on top, "class_name": its class | null}.
+    "relevant": how many relevant documents it has, "relevant_text": the one of the highest label, given where neither
+    ranking has one on top, "class_name": its class | null}.
     """
     by_qid = {group.qid: group for group in groups if group.qid in values}
     classes = {
@@ -117,10 +118,10 @@ def build_examples(groups: Sequence[Group], values: Values, before: Rankings, af
     def describe(qid: str) -> Example:
         group = by_qid[qid]
         tops = [find_top(group, scores.get(qid, {}), classes) for scores in (before, after)]
-        relevant = max(group.documents, key=lambda document: document.label, default=None)
-        shown = any(top is not None and top["relevant"] for top in tops)
-        text = None if shown or relevant is None or not is_relevant(relevant.label) else clipped(relevant.text)
-        sides = {"before": tops[0], "after": tops[1], "relevant_text": text}
+        text = None
+        if group.relevant and not any(top is not None and top["relevant"] for top in tops):
+            text = clipped(max(group.documents, key=lambda document: document.label).text)
+        sides = {"before": tops[0], "after": tops[1], "relevant": group.relevant, "relevant_text": text}
         return {"query": clipped(group.query), "class_name": group.class_name and clipped(group.class_name), **sides}
 
     return _find_most_changed({qid: values[qid] for qid in by_qid}, describe, higher_is_better=True)

@@ -24,6 +24,9 @@ from orchestrator.errors import RunFolderError
 from orchestrator.machine.files import write_json
 from orchestrator.machine.rundir import RunDir
 from orchestrator.report.board import Board, BoardServer, render_board, write_board
+from orchestrator.run.folder import find_run
+from orchestrator.run.state import RunState, write_state
+from orchestrator.run.sweep import load_sweep, write_sweep
 from tests.board.conftest import build_runs, copy_run
 from tests.security.test_damaged_json import DAMAGED
 
@@ -112,7 +115,7 @@ def test_a_run_that_is_named_twice_is_one_row_and_sweeps_of_one_name_are_told_ap
     shutil.copytree(runs / "grid", tmp_path / "more" / "grid")
     board = load(runs, runs / "grid", runs / "qwen3-reranker-20261129-000001", tmp_path / "more")
     assert len(board["runs"]) == 7
-    names = ["grid", f"{tmp_path}/more/grid"]
+    names = ["grid", "more/grid"]
     assert [sweep["name"] for sweep in board["sweeps"]] == names
     assert sorted(row["sweep"] for row in board["runs"] if "sweep" in row) == sorted(names * 2)
 
@@ -198,6 +201,37 @@ def test_links_lead_from_the_page_to_the_reports(runs, tmp_path):
     links = [row["report"] for row in json.loads(Page((tmp_path / "pages" / "b.html").read_text()).scripts[0])["runs"]]
     assert links.count(None) == 1  # the run that failed
     assert "../runs/50%25%20of%20%231%2C%20%E6%9F%A5%E8%AF%A2/report.html" in links
+
+
+def test_a_page_for_colleagues_names_no_folder_of_this_machine(runs, tmp_path):
+    failed = next(run for run in map(RunDir, sorted(runs.glob("q*"))) if not run.report_json.exists())
+    note = f"04-train: {failed.root}/data/train.jsonl cannot be read"
+    write_state(failed, RunState("failed", 1.0, finished=2.0, stage="04-train", message=note))
+    sweep = load_sweep(runs / "grid")
+    sweep.recipe, sweep.asked = "/home/me/recipe.yaml", {"set": []}
+    sweep.trials[0].note = f"see {runs}/grid/trials/000/stages"
+    write_sweep(runs / "grid", sweep)
+    shutil.copytree(runs / "grid", runs / "broken")
+    (runs / "broken" / "sweep.json").unlink()
+    (runs / "broken" / "sweep.json").mkdir()
+    shutil.copytree(runs, tmp_path / "old")
+    for folders, before in (((runs,), ""), ((runs / "grid", failed.root), ""), ((runs, tmp_path / "old"), "runs/")):
+        write_board(folders, tmp_path / "b.html")
+        board = json.loads(Page((tmp_path / "b.html").read_text()).scripts[0])
+        assert str(tmp_path) not in json.dumps(board)
+        assert "/home/me" not in json.dumps(board)
+        paths = [row["path"] for row in board["runs"]]
+        assert {f"{before}{failed.root.name}", f"{before}grid/trials/000"} <= set(paths)
+        assert len(paths) == len(set(paths))
+        notes = [row["note"] for row in board["runs"]]
+        assert f"04-train: {before}{failed.root.name}/data/train.jsonl cannot be read" in notes
+    alone = load(runs / "grid" / "trials" / "000")
+    assert [row["path"] for row in alone["runs"]] == ["000"]
+
+
+def test_the_line_that_compares_runs_finds_them_below_the_runs(runs):
+    for row in load(runs)["runs"]:
+        assert find_run(row["path"], runs).root == (runs / row["path"]).resolve()
 
 
 def test_a_secret_of_the_environment_is_not_in_the_page(runs, tmp_path, monkeypatch):

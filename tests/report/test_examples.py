@@ -4,6 +4,8 @@ from dataclasses import replace
 
 from orchestrator.evaluation.eval_rows import Document, Group
 from orchestrator.report.examples import build_examples, clipped, find_top
+from orchestrator.report.page import build_environment, find_language
+from orchestrator.report.wording import signed
 
 GROUP = Group("q", "query", (Document("q.0", "wrong", 0), Document("q.1", "right", 1), Document("q.2", "other", 0)))
 
@@ -62,6 +64,23 @@ def test_a_query_of_low_grades_has_no_relevant_document_to_miss():
     first = {"q": {"q.0": 3.0, "q.1": 2.0}}
     (example,), _ = build_examples([graded], {"q": (0.1, 0.2)}, first, first)
     assert example["relevant_text"] is None
+
+
+def test_a_query_of_several_relevant_documents_is_not_said_to_have_one():
+    def show(*labels):
+        group = Group("q", "query", tuple(Document(f"q.{n}", f"text {n}", label) for n, label in enumerate(labels)))
+        scores = {"q": {f"q.{n}": -float(n) for n in range(len(labels))}}
+        (example,), _ = build_examples([group], {"q": (0.1, 0.2)}, scores, scores)
+        assert example["relevant"] == sum(labels)
+        macros = build_environment()
+        macros.filters.update(lang=find_language, signed=signed, minus=str)
+        return macros.get_template("figures.html.j2").module.example(example, "nDCG")
+
+    one, three = show(0, 1), show(0, 0, 1, 1, 1)
+    assert "the relevant one at rank 2" in one
+    assert "✓ the relevant document<" in one
+    assert "the first of 3 relevant ones at rank 3" in three
+    assert "✓ one of 3 relevant documents<" in three
 
 
 def test_texts_with_classes_show_the_class_of_what_was_found():
