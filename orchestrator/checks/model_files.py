@@ -9,18 +9,37 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Collection, Iterator
+import sys
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from orchestrator.backends.models import BaseModel, load_config
 from orchestrator.backends.protocol import Job
-from orchestrator.backends.scorers import NEW_HEAD, SCORES, find_use
-from orchestrator.checks.tensor_names import count_layers, find_embedding, find_layer_count, find_shape_problems
+from orchestrator.backends.scorers import NEW_HEAD, SCORES, VECTORS, WORDS, find_use
+from orchestrator.checks.model_size import (
+    NAMES,
+    count_layers,
+    find_embedding,
+    find_layer_count,
+    group_layers,
+    read_text_config,
+    read_whole,
+)
 from orchestrator.errors import Problem
 from orchestrator.machine.files import read_once
 from orchestrator.machine.json_files import find_object, load_json
-from orchestrator.machine.weights import Damage, Weights, describe_damage, is_lfs_pointer, read_shapes, read_weights
+from orchestrator.machine.places import WORKERS
+from orchestrator.machine.weights import (
+    Damage,
+    Shapes,
+    Weights,
+    describe_damage,
+    is_lfs_pointer,
+    read_shapes,
+    read_weights,
+)
 from orchestrator.plan.measuring import TEACHER
 from orchestrator.recipe.plan import Plan
 from orchestrator.recipe.schema import ModelRef
@@ -32,6 +51,19 @@ _VOCABULARIES = (
     "spm.model", "bpe.codes", "tekken.json",
 )  # fmt: skip
 _PAIRED = ("vocab.json", "merges.txt")
+# What DistributedDataParallel, torch.compile, FSDP and activation checkpoints put into names (workers/mend_model.py).
+_IN_FRONT = ("module", "base_model.model", "_orig_mod", "_fsdp_wrapped_module", "_forward_module")
+_ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer")
+_ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|modules_to_save)(\.|$)")
+_TABLE = re.compile(r"emb|wte|shared|word", re.IGNORECASE)
+_NO_TABLE = re.compile(r"position|type_emb|segment|relative|rotary|patch|norm|visual|vision", re.IGNORECASE)
+_HEAD = re.compile(r"(^|\.)(classifier|score|classification_head|logits_proj)(\.out_proj)?\.weight$")
+_CLASSIFIES = "ForSequenceClassification"
+_RANDOM = "every library would fill them with random numbers, and say so in a warning only"
+_SCORING_HEAD = re.compile(r"(^|\.)(classifier|score|classification_head|head|sequence_summary)\.")
+_ANSWER_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)\.")
+_WIDTHS = ("embedding_size", "input_embedding_size", "word_embed_proj_dim", *NAMES["hidden_size"])
+_CONFIG = "take config.json and weights from one and the same model"
 
 
 def check_model_files(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -111,7 +143,9 @@ def find_folder_problems(
     table = find_embedding(weights.shapes)
     yield from find_tokenizer_problems(folder, rows=table[0] if table else None)
     if weights.shapes and not weights.problems:
-        yield from find_shape_problems(folder, config, weights.shapes, uses)
+        yield from find_name_problems(folder, config, weights.shapes, uses)
+        yield from _find_other_sizes(folder, config, weights.shapes)
+        yield from _find_absent_heads(folder, config, weights.shapes, uses)
 
 
 def _refuse_pickles(folder: Path, weights: Weights, allow: str) -> Problem:
@@ -229,3 +263,113 @@ def _read_tokens(path: Path) -> Tokens | None:
         size = max((number for number in vocabulary.values() if isinstance(number, int)), default=-1) + 1
     ids = ((token["id"], str(token.get("content"))) for token in named if isinstance(token.get("id"), int))
     return Tokens(size, tuple(ids))
+
+
+# What the names and shapes in the files tell of a model without any library; what only its own class can tell is asked
+# of the backend's Python afterwards (`model_loading`).
+
+
+def find_name_problems(
+    folder: Path, config: Mapping[str, Any], shapes: Shapes, uses: Collection[str] = ()
+) -> Iterator[Problem]:
+    """Yield what is wrong with the tensors of a folder; `uses` are what it is wanted for (`scorers.find_use`)."""
+    if config.get("auto_map"):  # its own code may call its tensors as it likes
+        return
+    adapters = [name for name in shapes if _ADAPTER.search(name)]
+    if adapters:
+        message = f"{folder} holds an adapter that was never merged into the weights ({adapters[0]} …)"
+        hint = (
+            "call merge_and_unload() before save_pretrained() in the program that wrote it\n"
+            f"or, with the lora_alpha of its training: {_mend(folder, '--fold-lora', 'ALPHA')}"
+        )
+        yield Problem(f"{message}: what it has learnt would be left out", hint)
+    elif options := _find_wrappers(shapes):
+        first = next(name for name in sorted(shapes) if any(option in f".{name}" for option in options[1::2]))
+        message = f"{folder}: its tensors have other names than its model's, such as {first}: {_RANDOM}"
+        words = ", ".join(f"{name}." for name in options[1::2])
+        yield Problem(message, f"strip {words} from the names: {_mend(folder, *options)}")
+    elif "quantization_config" not in config and not _has_table(config, shapes):
+        message = f"{folder}: its files hold no table of token embeddings: {_RANDOM}"
+        yield Problem(message, "take the model from where it is whole, or save it again")
+    if {SCORES, NEW_HEAD} & set(uses):
+        yield from _find_labels(folder, config, shapes, uses)
+
+
+def _find_wrappers(shapes: Shapes) -> list[str]:
+    """Return the options of `workers mend_model` that take the wrappers out of the names; none where there are none."""
+    names, options = list(shapes), []
+    for part in _ANYWHERE:
+        if any(f".{part}." in name for name in names):
+            options += ["--drop", part]
+            names = [f".{name}.".replace(f".{part}.", ".").strip(".") for name in names]
+    for part in _IN_FRONT * 2:  # module.base_model.model. and base_model.model.module. are both there
+        if all(name.startswith(f"{part}.") for name in names):
+            options += ["--strip", part]
+            names = [name.removeprefix(f"{part}.") for name in names]
+    return options
+
+
+def _has_table(config: Mapping[str, Any], shapes: Shapes) -> bool:
+    """Tell whether any tensor may be the table of token embeddings: by its rows, or by its name."""
+    rows = read_text_config(config).get("vocab_size")
+    tables = {name: shape for name, shape in shapes.items() if len(shape) == 2}  # noqa: PLR2004
+    return not tables or any(
+        (rows in shape and isinstance(rows, int)) or (_TABLE.search(name) and not _NO_TABLE.search(name))
+        for name, shape in tables.items()
+    )
+
+
+def _find_labels(folder: Path, config: Mapping[str, Any], shapes: Shapes, uses: Collection[str]) -> Iterator[Problem]:
+    """Yield that a trained head gives several numbers, which no reranker's does."""
+    if not any(_CLASSIFIES in name for name in config.get("architectures") or ()):
+        return
+    heads = [shape[0] for name, shape in shapes.items() if _HEAD.search(name) and len(shape) == 2]  # noqa: PLR2004
+    named = config.get("id2label")
+    labels = heads[0] if heads else len(named) if isinstance(named, dict) else 1
+    if labels == 1:
+        return
+    ways = []
+    if labels == 2:  # noqa: PLR2004  the logit of "relevant" less the other's orders as its probability does
+        ways.append(f"make one label of the two, the second less the first: {_mend(folder, '--one-label')}")
+    if NEW_HEAD in uses:
+        ways.append(f"train a new head on its body: {_mend(folder, '--without-head')}")
+    ways.append("name a cross-encoder, whose head has one label")
+    message = f"{folder} has a head of {labels} labels, and a reranker's has one: a score"
+    yield Problem(message, "\nor ".join(ways))
+
+
+def _mend(folder: Path, *options: str) -> str:
+    """Return the command that writes a mended copy of the folder beside it; any Python runs it."""
+    return shlex.join([sys.executable, str(WORKERS), "mend_model", str(folder), "-o", f"{folder}-mended", *options])
+
+
+def _find_other_sizes(folder: Path, config: Mapping[str, Any], shapes: Shapes) -> Iterator[Problem]:
+    """Yield that layers are absent, and that the embeddings have another size than config.json says."""
+    asked, table = find_layer_count(config), find_embedding(shapes)
+    name, longest = max(group_layers(shapes).items(), key=lambda item: len(item[1]), default=("", set[int]()))
+    if longest and (absent := sorted(set(range(asked or 0)) - longest)):
+        found = f"config.json says {asked} layers, and the files hold {len(longest)} (no {name}.{absent[0]})"
+        yield Problem(f"{folder}: {found}: {_RANDOM}", _CONFIG)
+    if table is None or "quantization_config" in config:
+        return
+    width, rows = read_whole(read_text_config(config), *_WIDTHS), read_text_config(config).get("vocab_size")
+    if width is not None and table[1] != width:
+        message = f"{folder}: config.json says vectors of {width} numbers, and the embeddings have {table[1]}"
+        yield Problem(message, _CONFIG)
+    if isinstance(rows, int) and table[0] != rows:
+        message = f"{folder}: config.json says a vocabulary of {rows}, and the embeddings have {table[0]} rows"
+        yield Problem(message, _CONFIG)
+
+
+def _find_absent_heads(
+    folder: Path, config: Mapping[str, Any], shapes: Shapes, uses: Collection[str]
+) -> Iterator[Problem]:
+    names = " ".join(map(str, config.get("architectures") or ()))
+    scores = set(uses) != {VECTORS} and _CLASSIFIES in names
+    if scores and not any(_SCORING_HEAD.search(name) for name in shapes):
+        message = f"{folder}: config.json names {names}, and the files hold no head that scores: its scores are random"
+        yield Problem(message, "take the tuned model's own files, or name the base model in architectures")
+    answers = WORDS in uses and config.get("tie_word_embeddings") is False and "ForCausalLM" in names
+    if answers and not any(_ANSWER_HEAD.search(name) for name in shapes):
+        message = f"{folder}: config.json says tie_word_embeddings: false, and the files hold no lm_head: it is random"
+        yield Problem(message, "take the model's own config.json; an embedding model's files have no lm_head to answer")

@@ -19,11 +19,18 @@ import msgspec
 
 from orchestrator.backends.known_models import plain_name
 from orchestrator.backends.models import BaseModel
-from orchestrator.checks.tensor_names import NAMES, read_text_config, read_whole
 from orchestrator.machine.json_files import find_object
 from orchestrator.machine.tables import load_table
-from orchestrator.machine.weights import read_weights
+from orchestrator.machine.weights import Shapes, read_weights
 
+NAMES = {  # what architectures call their sizes
+    "hidden_size": ("hidden_size", "d_model", "dim", "n_embd"),
+    "num_hidden_layers": ("num_hidden_layers", "num_layers", "n_layers", "n_layer"),
+    "num_attention_heads": ("num_attention_heads", "n_heads", "n_head"),
+    "intermediate_size": ("intermediate_size", "hidden_dim", "n_inner", "ffn_dim"),
+}
+_LAYER = re.compile(r"^(.*?\b(?:layers|layer|h|blocks))\.(\d+)\.")
+_EMBEDDING = re.compile(r"(^|\.)(embed_tokens|word_embeddings|tok_embeddings|wte|embed_in)\.weight$")
 _CHOSEN = ("num_experts_per_tok", "moe_topk")
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -165,3 +172,43 @@ def find_stored_bits(config: Mapping[str, Any]) -> float | None:
     group = found.get("group_size", found.get("q_group_size"))
     bits = bits if isinstance(bits, int) and 0 < bits <= _HALF else 4 if method in {"awq", "gptq"} else 8
     return bits + (_HALF + bits) / (group if isinstance(group, int) and group > 0 else _GROUP)
+
+
+def find_embedding(shapes: Shapes) -> tuple[int, int] | None:
+    """Return rows and width of the table of token embeddings; None where no tensor, or more than one, is called so."""
+    found = {shape for name, shape in shapes.items() if _EMBEDDING.search(name)}
+    shape = found.pop() if len(found) == 1 else ()
+    return (shape[0], shape[1]) if len(shape) == 2 else None  # noqa: PLR2004
+
+
+def find_layer_count(config: Mapping[str, Any]) -> int | None:
+    """Return how many layers a config asks for; None where it does not say, or shares them."""
+    config = read_text_config(config)
+    if config.get("is_encoder_decoder") or "num_hidden_groups" in config:  # ALBERT runs one layer many times
+        return None
+    return read_whole(config, *NAMES["num_hidden_layers"])
+
+
+def count_layers(shapes: Shapes) -> int:
+    """Return how many layers the longest list of layers has."""
+    return max((len(numbers) for numbers in group_layers(shapes).values()), default=0)
+
+
+def read_text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part of a config that describes the language model: all of it, or its text_config."""
+    text = config.get("text_config")
+    return text if isinstance(text, dict) else config
+
+
+def group_layers(shapes: Shapes) -> dict[str, set[int]]:
+    """Return the numbers of the layers by what stands before them, such as model.layers."""
+    found: dict[str, set[int]] = {}
+    for match in filter(None, map(_LAYER.match, shapes)):
+        found.setdefault(match[1], set()).add(int(match[2]))
+    return found
+
+
+def read_whole(config: Mapping[str, Any], *names: str) -> int | None:
+    """Return the first of the named values that is a whole number above 0."""
+    values = (config.get(name) for name in names)
+    return next((value for value in values if isinstance(value, int) and value is not True and value > 0), None)

@@ -18,8 +18,7 @@ from typing import Any
 from orchestrator.backends.models import load_config
 from orchestrator.backends.protocol import Job
 from orchestrator.backends.trainer import TRACKERS
-from orchestrator.checks.model_size import EXPERTS
-from orchestrator.checks.tensor_names import read_text_config
+from orchestrator.checks.model_size import EXPERTS, read_text_config
 from orchestrator.errors import Problem
 from orchestrator.machine.packages import name_pip
 from orchestrator.machine.tables import load_table

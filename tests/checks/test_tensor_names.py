@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.backends.models import load_config
-from orchestrator.checks.model_files import find_folder_problems
-from orchestrator.checks.tensor_names import find_name_problems
+from orchestrator.checks.model_files import find_folder_problems, find_name_problems
 from orchestrator.errors import PreflightError
 from orchestrator.machine.weights import Damage, read_shapes
 from tests.checks.model_folders import CONFIG, LAYERS, ROWS, WIDTH, list_decoder, write_safetensors
