@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -117,9 +117,7 @@ def build_metrics(run: RunDir, plan: Plan, scored: Scored | None = None) -> dict
     scored = load_scored(run, plan) if scored is None else scored
     asked, gate = plan.recipe.get("evaluate") or {}, plan.recipe.get("gate") or {}
     kind = scored.evaluation.kind if scored.evaluation else measures.guess_kind(asked.get("metrics") or ())
-    names = list(dict.fromkeys((*(asked.get("metrics") or default_metrics(kind)), *gate)))
-    if problems := check_metrics(names, kind):
-        raise RecipeError.from_problems(problems)
+    names = _require_metrics(kind, asked.get("metrics") or default_metrics(kind), gate)
     seed = SEED if asked.get("seed") is None else int(asked["seed"])  # of resamples, permutations and orders of ties
     systems = _measure_systems(run, plan, scored, names, seed)
     tuned = next((system for system in systems if system.role == TUNED), None)
@@ -153,6 +151,14 @@ def build_metrics(run: RunDir, plan: Plan, scored: Scored | None = None) -> dict
         "guards": [entry for entry, _ in guards],
         "gaps": [*scored.missing, *(sentence for _, missing in guards for sentence in missing)],
     }
+
+
+def _require_metrics(kind: str, asked: Sequence[str], gate: Mapping[str, object], of: str = "") -> list[str]:
+    """Return what is measured, each metric once. Raises RecipeError for one that does not measure the kind."""
+    names = list(dict.fromkeys((*asked, *gate)))
+    if problems := check_metrics(names, kind):
+        raise RecipeError.from_problems([replace(problem, message=of + problem.message) for problem in problems])
+    return names
 
 
 def scoring_stages(plan: Plan) -> dict[str, Stage]:
@@ -213,30 +219,35 @@ def _measure_guard(
     gate, asked = guard.get("gate") or {}, (plan.recipe.get("evaluate") or {}).get("metrics") or ()
     kind = evaluation.kind if evaluation else measures.guess_kind((*gate, *asked))
     fitting = [metric for metric in asked if not check_metrics([metric], kind)]
-    names = list(dict.fromkeys((*(fitting or default_metrics(kind)), *gate)))
-    if problems := check_metrics(names, kind):
-        raise RecipeError(f"guard {name}: {problems[0].message}", hint=problems[0].hint)
+    names = _require_metrics(kind, fitting or default_metrics(kind), gate, of=f"guard {name}: ")
     measured: dict[str, Measured] = {}
     missing = [f"Guard {name}: its data was not prepared, so nothing was measured on it."]
     if evaluation is not None:
         stages = {side: plan.stage(f"guard-{name}-{side}") for side in _SIDES}
         measured = evaluation.measure(_load_scores(run, evaluation, stages), names, seed=seed)
         missing = [f"Guard {name}: {_SIDES[side]} was not scored on it." for side in _SIDES if side not in measured]
-    before, after = measured.get(BEFORE), measured.get(AFTER)
-    compared = compare_measured(before, after, names, seed) if before and after else ()
-    comparisons = [{"baseline": BEFORE, **row} for row in compared]
-    means = {side: dict(measured[side].means) if side in measured else None for side in _SIDES}
-    decided = measures.decide_gate(gate, means[AFTER], means[BEFORE], of=f"guard {name}")
-    entry = {
-        "name": name,
-        **describe_kind(kind, names),
-        "eval": describe_eval(path, evaluation, run.root) if evaluation else None,
-        "means": means,
+    judged = _judge_sides((BEFORE, AFTER), measured, names, gate, seed=seed, of=f"guard {name}")
+    for rule in judged["gate"]["rules"]:
+        rule["guard"] = name
+    described = describe_eval(path, evaluation, run.root) if evaluation else None
+    return {"name": name, **describe_kind(kind, names), "eval": described, **judged}, missing
+
+
+def _judge_sides(
+    sides: tuple[str, str], measured: Mapping[str, Measured], names: Sequence[str], gate: Mapping[str, object], *,
+    seed: int, of: str = "", against: str = measures.BASELINE
+) -> dict[str, Any]:  # fmt: skip
+    """Return {"means", "comparisons", "verdict", "gate"} of the second side against the first, if both are there."""
+    first, second = (measured.get(side) for side in sides)
+    compared = compare_measured(first, second, names, seed) if first and second else ()
+    comparisons = [{"baseline": sides[0], **row} for row in compared]
+    before, after = (dict(side.means) if side else None for side in (first, second))
+    return {
+        "means": dict(zip(sides, (before, after), strict=True)),
         "comparisons": comparisons,
-        "verdict": judge(comparisons, names[0], BEFORE),
-        "gate": {**decided, "rules": [{**rule, "guard": name} for rule in decided["rules"]]},
+        "verdict": judge(comparisons, names[0], sides[0]),
+        "gate": measures.decide_gate(gate, after, before, of=of, against=against),
     }
-    return entry, missing
 
 
 def judge_export(
@@ -252,18 +263,11 @@ def judge_export(
 
     Raises StageFailedError for scores that are not finite, RecipeError for a gate that cannot be read.
     """
-    names = list(dict.fromkeys((*metrics, *gate)))
-    if problems := check_metrics(names, evaluation.kind):
-        raise RecipeError.from_problems(problems)
+    names = _require_metrics(evaluation.kind, metrics, gate)
     measured = evaluation.measure({SOURCE: source, EXPORT: export}, names, seed=SEED)
-    before, after = measured[SOURCE], measured[EXPORT]
-    comparisons = [{"baseline": SOURCE, **row} for row in compare_measured(before, after, names, SEED)]
     return {
         **describe_kind(evaluation.kind, names),
-        "means": {name: dict(one.means) for name, one in measured.items()},
-        "comparisons": comparisons,
-        "verdict": judge(comparisons, names[0], SOURCE),
-        "gate": measures.decide_gate(gate, after.means, before.means, against=SOURCE),
+        **_judge_sides((SOURCE, EXPORT), measured, names, gate, seed=SEED, against=SOURCE),
         "changes": _count_changes(evaluation.kind, source, export),
     }
 
