@@ -180,7 +180,7 @@ def _resume_or_run(folder: RunDir, recipe: Path, asked: Asked) -> Result:
 
 def _resume(run: str, asked: Asked) -> Result:
     from orchestrator.recipe.schema import Launch
-    from orchestrator.report.compare_runs import is_rerun
+    from orchestrator.report.reproduction import is_rerun
     from orchestrator.run.again import find_scheduler
 
     if is_sweep(folder := Path(run)):
@@ -281,7 +281,8 @@ def _sweep(
 
 def _choose(folder: Path, sweep: Sweep) -> Result:
     """Write down what wins, and say it."""
-    from orchestrator.report.compare_runs import choose_trial, format_sweep
+    from orchestrator.report.compare_runs import choose_trial
+    from orchestrator.report.wording import format_sweep
 
     sweep.choice = choose_trial(folder, sweep)
     write_sweep(folder, sweep)
@@ -352,7 +353,7 @@ def reproduce_command(run: str, anyway: bool, dry_run: bool, as_json: bool, **op
     Exit code 0: the same bytes, or no measurable difference. Exit code 8: another result. Interrupted, it goes on with
     `orch resume`.
     """
-    from orchestrator.report.compare_runs import begin_rerun
+    from orchestrator.report.reproduction import begin_rerun
 
     asked = Asked(as_json=as_json, **options)
     first = find_run(run, asked.runs)
@@ -398,7 +399,7 @@ def _finish(plan: Plan, run: RunDir, asked: Asked) -> Result:
 
 def _finish_rerun(plan: Plan, second: RunDir, asked: Asked) -> Result:
     """Run what is not done of a run that repeats another, and compare the two."""
-    from orchestrator.report.compare_runs import finish_rerun
+    from orchestrator.report.reproduction import finish_rerun
 
     _supervise(plan, second, asked)
     result = finish_rerun(second)
@@ -616,7 +617,8 @@ def compare_command(first: str, others: tuple[str, ...], runs: Path) -> Result:
     With three runs or more the intervals hold for all of them at once, and the best one is named together with those
     that are not measurably worse.
     """
-    from orchestrator.report.compare_runs import compare_runs, format_comparison
+    from orchestrator.report.compare_runs import compare_runs
+    from orchestrator.report.wording import format_comparison
 
     result = compare_runs(*(find_run(run, runs) for run in (first, *others)))
     return Result(result, (format_comparison(result),))

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
@@ -65,6 +65,13 @@ def make_legible(text: str) -> str:
 def clean(text: str) -> str:
     """Return text as Orch prints it: legible, and without the secrets of this environment."""
     return make_legible(redact_text(text, find_secret_values(os.environ)))
+
+
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table as lines, each column as wide as its widest cell; of a row that ends early the last counts not."""
+    most = max(map(len, rows), default=0)
+    widths = [max(map(len, column)) for column in zip(*(row for row in rows if len(row) == most), strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
 
 
 def say(text: str, *, err: bool = False, nl: bool = True, bold: bool = False) -> None:

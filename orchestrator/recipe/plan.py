@@ -113,6 +113,12 @@ class Plan:
         """Return the first stage of that kind, or None."""
         return next((stage for stage in self.stages if stage.kind == kind), None)
 
+    @property
+    def model_name(self) -> str | None:
+        """The base model as the recipe names it: a hub id, a folder or a package; None where a plan names none."""
+        model = self.recipe.get("model")
+        return model.get("path") or model.get("package") if isinstance(model, dict) else model
+
     def file(self, path: str) -> File | None:
         """Return the rendered file of that path, or None."""
         return next((file for file in self.files if file.path == path), None)

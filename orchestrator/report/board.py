@@ -54,7 +54,7 @@ class Board:
                 raise RunFolderError(f"{folder} is no folder", hint="name a folder of runs, a sweep or a run")
         self._folders = tuple(folder.resolve() for folder in folders)
         homes = (one.parent if is_sweep(one) or is_run(RunDir(one)) else one for one in self._folders)
-        self._home = os.path.join(os.path.commonpath([*homes]), "")
+        self._home = os.path.commonpath([*homes]).rstrip(os.sep) + os.sep
         self._known: dict[Path, tuple[object, dict[str, Any]]] = {}
 
     def load(self, link: Callable[[Path], str]) -> dict[str, Any]:
@@ -145,12 +145,12 @@ def _read_run(run: RunDir) -> dict[str, Any]:
     with understood(run.plan_json):
         given = {key: value for key, value in recipe.items() if key not in _NOT_SETTINGS}
         settings = {_SHORT.get(key, key): value for key, value in _find_settings(given)}
-        model, loss = recipe.get("model") or "", recipe.get("loss") or {}
+        model, loss = plan.model_name, recipe.get("loss") or {}
         losses = [loss, *(loss.get("plus") or ())] if isinstance(loss, dict) else [{"type": loss}]
         log = load_training_log(run, plan)
     row = {
         "recipe": plan.name, "task": plan.task, "backend": plan.backend, "set": settings,
-        "model": str((model.get("path") or model.get("package") or "") if isinstance(model, dict) else model),
+        "model": str(model or ""),
         "loss": " + ".join(str(one.get("type") or "") for one in losses), "seed": settings.get("train.seed"),
         "rate": settings.get("train.learning_rate"),
         "curve": _thin(log.points), "validation": _thin(log.evaluations),

@@ -32,10 +32,10 @@ _OWN_PLACE = ("tokens", "labels", "groups", "teacher")  # of stats.json: shown i
 
 
 def build_environment() -> Environment:
-    """Return the engine of the pages' templates, which escapes all that comes from data."""
+    """Return the engine of the pages' templates, with the report's words; it escapes all that comes from data."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(find_templates() / "report"),
         undefined=StrictUndefined,
         autoescape=True,
@@ -43,6 +43,24 @@ def build_environment() -> Environment:
         lstrip_blocks=True,
         finalize=_legible,
     )
+    environment.filters.update(
+        counted=wording.counted,
+        display=display_name,
+        duration=wording.duration,
+        figure=wording.figure,
+        interval_of=lambda row: wording.interval(row["low"], row["high"]),
+        lang=find_language,
+        lower_is_better=lambda name: not wording.higher_is_better(name),
+        minus=lambda text: str(text).replace("-", "−"),
+        opening=lambda text: text[:1].upper() + text[1:],
+        p=wording.p_cell,
+        plain=wording.plain,
+        plural=wording.plural,
+        row_lower=lambda name: not require_metric(name).row_higher_is_better,
+        signed=wording.signed,
+        speed=wording.describe_speed,
+    )
+    return environment
 
 
 def render_page(
@@ -58,53 +76,39 @@ def render_page(
 
     All that comes from data is escaped by the template engine.
     """
-    environment = build_environment()
-    environment.filters.update(
-        counted=wording.counted,
-        display=display_name,
-        duration=wording.duration,
-        figure=wording.figure,
-        interval_of=lambda row: wording.interval(row["low"], row["high"]),
-        lang=find_language,
-        lower_is_better=lambda name: not wording.higher_is_better(name),
-        minus=lambda text: str(text).replace("-", "−"),
-        opening=lambda text: text[:1].upper() + text[1:],
-        p=lambda value: wording.p_value(value).removeprefix("p ").removeprefix("= "),
-        plain=wording.plain,
-        plural=wording.plural,
-        row_lower=lambda name: not require_metric(name).row_higher_is_better,
-        signed=wording.signed,
-        speed=wording.describe_speed,
-    )
     statement, evidence = wording.headline_parts(metrics)
     stats = record.stats or {}
     # without the hundreds of packages that decide nothing; the file has them
     provenance = {key: value for key, value in (record.provenance or {}).items() if key != "environments"}
     labels = {system["id"]: system["label"] for system in metrics["systems"]}
-    return environment.get_template("page.html.j2").render(
-        record=record,
-        plan=record.plan,
-        metrics=metrics,
-        summary=summary,
-        comparison=wording.headline_comparison(metrics),
-        statement=statement,
-        evidence=evidence,
-        facts=list(_facts(record, metrics)),
-        best=wording.best_systems(metrics),
-        shares=_shares(metrics),
-        intervals=build_interval_figure(metrics["comparisons"], labels),
-        rows=build_evidence(metrics, scored),
-        picture=base64.b64encode(picture).decode() if picture else None,
-        loss=describe_log(record.training),
-        ledger=list(_ledger_sums(record.ledger or {})),
-        statistics=_statistics(stats),
-        labels=build_label_figure(stats),
-        audit=audit,
-        exports=wording.describe_exports(metrics.get("exports", ())),
-        total_s=sum(timing.seconds or 0 for timing in record.timings),
-        longest_s=max((timing.seconds or 0 for timing in record.timings), default=0) or 1,
-        commands=[(timing, format_command(timing.stage.command)) for timing in record.timings],
-        provenance=list(flatten(provenance or dict(record.plan.versions))),
+    return (
+        build_environment()
+        .get_template("page.html.j2")
+        .render(
+            record=record,
+            plan=record.plan,
+            metrics=metrics,
+            summary=summary,
+            comparison=wording.headline_comparison(metrics),
+            statement=statement,
+            evidence=evidence,
+            facts=list(_facts(record, metrics)),
+            best=wording.best_systems(metrics),
+            shares=_shares(metrics),
+            intervals=build_interval_figure(metrics["comparisons"], labels),
+            rows=build_evidence(metrics, scored),
+            picture=base64.b64encode(picture).decode() if picture else None,
+            loss=describe_log(record.training),
+            ledger=list(_ledger_sums(record.ledger or {})),
+            statistics=_statistics(stats),
+            labels=build_label_figure(stats),
+            audit=audit,
+            exports=wording.describe_exports(metrics.get("exports", ())),
+            total_s=sum(timing.seconds or 0 for timing in record.timings),
+            longest_s=max((timing.seconds or 0 for timing in record.timings), default=0) or 1,
+            commands=[(timing, format_command(timing.stage.command)) for timing in record.timings],
+            provenance=list(flatten(provenance or dict(record.plan.versions))),
+        )
     )
 
 
@@ -122,11 +126,8 @@ def find_language(text: str) -> str | None:
 
 def _facts(record: RunRecord, metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the few facts under the headline, as (name, value)."""
-    model = record.plan.recipe.get("model")
-    if isinstance(model, dict):
-        model = model.get("path") or model.get("package")
-    if model:
-        yield "Base model", str(model)
+    if model := record.plan.model_name:
+        yield "Base model", model
     if metrics["eval"]:
         yield "Measured on", wording.measured_on(metrics)
     if power := metrics.get("power"):

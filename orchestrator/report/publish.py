@@ -247,8 +247,7 @@ def build_told(record: RunRecord, summary: Mapping[str, Any], *, report: bool) -
         numbers |= {f"{name}/{row['metric']}": row[key] for key, name in _TOLD.items()}
     spec = record.run.model / "scoring.json"
     config = {"recipe": plan.name, "task": plan.task, "backend": plan.backend, "smoke": plan.smoke}
-    model = plan.recipe["model"]
-    config |= {"model": model.get("path") or model.get("package"), "loss": loss.get("type")}
+    config |= {"model": plan.model_name, "loss": loss.get("type")}
     config |= {f"train.{name}": value for name, value in read_train_values(plan).items()}
     config |= {f"versions.{name}": version for name, version in summary["versions"].items()}
 

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from orchestrator.checks.model_size import load_model_size
 from orchestrator.checks.settings import is_on, read_train_values
 from orchestrator.checks.workload import count_lines, find_passes, read_side
 from orchestrator.errors import OrchError
-from orchestrator.logs.events import Event, Progress, StageStarted, Step, load_events
+from orchestrator.logs.events import Event, Message, Progress, StageStarted, Step, load_events
 from orchestrator.machine import tables
 from orchestrator.machine.files import read_regular
 from orchestrator.machine.hardware import Hardware
@@ -113,7 +113,8 @@ def load_record(run: RunDir, plan: Plan) -> RunRecord:
     package = plan.stage("package")
     verification = find_object(run.stage(package.name).output / "verification.json") if package else None
     stats, provenance = find_object(run.stats_json), find_object(run.provenance_json)
-    paces = find_paces(load_events(run.events_jsonl))
+    events = list(load_events(run.events_jsonl))
+    paces = find_paces(events)
     training, timings = load_training_log(run, plan), list[Timing]()
     cost = recipe_text = None
     for stage in plan.stages:
@@ -126,7 +127,7 @@ def load_record(run: RunDir, plan: Plan) -> RunRecord:
         cost = measure_training(run, plan, stats or {}, provenance or {}, paces)
     if training.peak_gib is not None:
         cost = (cost or {}) | {"peak_memory_gib": training.peak_gib}
-    said = (entry for entry in _json_lines(run.events_jsonl, kind="message") if entry.get("level") == "caution")
+    said = (event for event in events if isinstance(event, Message) and event.level == "caution")
     return RunRecord(
         run=run,
         plan=plan,
@@ -138,7 +139,7 @@ def load_record(run: RunDir, plan: Plan) -> RunRecord:
         cost=cost,
         checks=parse_checks(verification or {}),
         recipe_text=recipe_text,
-        cautions=tuple(dict.fromkeys(f"{entry.get('stage', '')}: {entry.get('text', '')}" for entry in said)),
+        cautions=tuple(dict.fromkeys(f"{event.stage}: {event.text}" for event in said)),
     )
 
 
@@ -193,7 +194,8 @@ def load_training_log(run: RunDir, plan: Plan) -> TrainingLog:
         state = next((state for state in states if state and isinstance(state.get("log_history"), list)), {})
         best = _CHECKPOINT.search(str(state.get("best_model_checkpoint") or "").rpartition("/")[2])
         log = _parse_log(state.get("log_history"), int(best[1]) if best else None)
-    return log if log.points else _parse_log(_json_lines(run.events_jsonl, kind="step"), None)
+    steps = (event for event in load_events(run.events_jsonl) if isinstance(event, Step))
+    return log if log.points else _parse_log(list(map(asdict, steps)), None)
 
 
 def _parse_log(entries: object, best_step: int | None) -> TrainingLog:
@@ -223,17 +225,13 @@ def _step(entry: Mapping[str, Any]) -> int | None:
     return int(found[1]) if found else None
 
 
-def _json_lines(path: Path, *, kind: str | None = None) -> list[Any]:
-    """Return the objects of a log, or those of one `type`; a line cut by a crash is skipped."""
+def _json_lines(path: Path) -> list[Any]:
+    """Return the objects of a log; a line cut by a crash is skipped."""
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-        try:
-            entry = parse_json(line, constants=True)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and (kind is None or entry.get("type") == kind):
-            found.append(entry)
-    return found
+        with suppress(ValueError):
+            found.append(parse_json(line, constants=True))
+    return [entry for entry in found if isinstance(entry, dict)]
 
 
 def _swift_best(output: Path, entries: Sequence[Mapping[str, Any]]) -> int | None:

@@ -1,19 +1,22 @@
-"""Puts numbers and the verdict into words: the same for the page, the terminal, the model card and report.json."""
+"""Puts numbers and verdicts into words and tables: the same for page, terminal, model card and report.json."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from orchestrator.evaluation.measures import GROUP, PAIR, RETRIEVAL, Metric, display_name, parse_metric, require_metric
 from orchestrator.evaluation.metrics import BASELINE, TEACHER, TUNED
 from orchestrator.evaluation.paired import BETTER, NO_DIFFERENCE, NOT_COMPARED, WORSE
-from orchestrator.machine.terminal import Language, Text
+from orchestrator.machine.terminal import Language, Text, align
+from orchestrator.run.sweep import Sweep, is_over
 
 _P_FLOOR = 0.001
 _MINUTE_S, _HOUR_S = 60, 3600
 _LARGE, _HUGE = 100, 1_000_000  # from here on one decimal, or three digits, say enough
+_NOTE_SHOWN = 40  # characters
 _LEAST_GAP = 0.005  # of the headline metric, from the base model to its teacher: a share of less says nothing
 
 VERDICTS = {
@@ -67,6 +70,7 @@ SWEEP = {  # {0} to {8} of a rule: metric, before, after, difference, interval, 
     ),
     "not_begun": Text("{0} trials were not run", "{0} 次试验未运行"),
 }
+_COMPARED = {BETTER: "is better than", WORSE: "is worse than", NO_DIFFERENCE: "shows no measurable difference from"}
 _TRAINING = Text("training: {0}", "训练：{0}")
 _UNITS = {"query": "个查询", "pair": "个句对", "row": "行"}
 
@@ -115,7 +119,12 @@ def interval(low: float | None, high: float | None) -> str:
 
 def p_value(p: float) -> str:
     """Return `p < 0.001` or `p = 0.012`."""
-    return f"p < {_P_FLOOR}" if p < _P_FLOOR else f"p = {p:.3f}"
+    return f"p {p_cell(p)}" if p < _P_FLOOR else f"p = {p_cell(p)}"
+
+
+def p_cell(p: float) -> str:
+    """Return `< 0.001` or `0.012`, for a column that is called p."""
+    return f"< {_P_FLOOR}" if p < _P_FLOOR else f"{p:.3f}"
 
 
 def duration(seconds: float) -> str:
@@ -269,3 +278,79 @@ def describe_exports(exports: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             else f"{changes['discordant']:.2%} of the pairs turned round",
         ])  # fmt: skip
     return rows
+
+
+def format_comparison(compared: Mapping[str, Any]) -> str:
+    """Return the verdict of `compare_runs` and a table of plain text."""
+    several = "others" in compared
+    other = "other" if several else "second"
+    table: list[tuple[str, ...]] = [("metric", "first", other, "difference", "95 % interval", "p", "won / lost / tied")]
+    table += [
+        (
+            display_name(row["metric"]),
+            figure(row["before"]),
+            figure(row["after"]),
+            signed(row["difference"]),
+            interval(row["low"], row["high"]),
+            p_cell(row["p"]),
+            f"{row['wins']} / {row['losses']} / {row['ties']}",
+        )
+        for row in compared["comparisons"]
+    ]
+    if several:
+        names = ["run", *(_name(row["run"]) for row in compared["comparisons"])]
+        words = ["", *(row["verdict"] for row in compared["comparisons"])]
+        table = [(name, *row, word) for name, row, word in zip(names, table, words, strict=True)]
+    lines = align(table)
+    units = counted(compared["eval"]["units"], compared["unit"])
+    if not several:
+        head = f"The second run {_COMPARED[compared['verdict']]} the first, on {units}."
+        return "\n".join([head, f"  first   {compared['first']}", f"  second  {compared['second']}", "", *lines])
+    best, count = compared["best"], len(compared["others"])
+    alike = ", ".join(map(_name, best["not_worse"])) or "none"
+    head = f"{counted(count, 'run')} beside {_name(compared['first'])}, on {units}; intervals and p hold for all."
+    found = f"Best by {display_name(best['metric'])}: {_name(best['run'])}. Not measurably worse: {alike}."
+    starts = {0, *range(1 + count, len(table), count)}  # of the table, and of each metric but the first
+    blocks = (f"\n{line}" if place in starts else line for place, line in enumerate(lines))
+    return "\n".join([head, found, *blocks])
+
+
+def _name(run: str) -> str:
+    """Return a run's name, of a sweep's trial with the sweep's."""
+    path = Path(run)
+    return f"{path.parent.parent.name}/{path.name}" if path.parent.name == "trials" else path.name
+
+
+def format_sweep(sweep: Sweep, language: Language = "en") -> Iterator[str]:
+    """Yield a table of a sweep's trials, and what may be said of the best setting."""
+    headline = display_name(sweep.metric) if sweep.metric else "metric"
+    table = [("trial", "state", *sweep.parameters, "seed", headline, "difference", "95 % interval", "")]
+    table += [
+        (
+            f"{trial.number:03d}", trial.state, *(str(trial.set[key]) for key in sweep.parameters), str(trial.seed),
+            figure(trial.metric), signed(trial.difference) if trial.difference is not None else "–",
+            interval(*(trial.interval or (None, None))), (trial.note or "")[:_NOTE_SHOWN],
+        )
+        for trial in sweep.trials
+    ]  # fmt: skip
+    yield from align(table)
+    if (chosen := sweep.choice) is None:
+        return
+    best = chosen["winner"]
+    setting = " ".join(f"{key}={value}" for key, value in best["set"].items()) or "seeds"
+    words = SWEEP["alone" if chosen["chosen_from"] == 1 else chosen["rule"]].say(language)
+    yield ""
+    yield SWEEP["winner"].say(language).format(setting, ", ".join(f"{number:03d}" for number in best["trials"]))
+    yield words.format(
+        headline, figure(best["before"]), figure(best["after"]), signed(best["difference"]),
+        interval(*(best["interval"] or (None, None))), p_value(best["p"]), chosen["units"], chosen["chosen_from"],
+        SWEEP[best["verdict"]].say(language),
+    )  # fmt: skip
+    if alike := [" ".join(f"{number:03d}" for number in numbers) for numbers in chosen["not_worse"]]:
+        yield SWEEP["alike"].say(language).format(len(alike), "; ".join(alike))
+    if sweep.seeds == 1:
+        yield SWEEP["one_seed"].say(language)
+    if not_begun := sum(not is_over(trial) for trial in sweep.trials):
+        yield SWEEP["not_begun"].say(language).format(not_begun)
+    if (gate := chosen["gate"])["passed"] is not None:
+        yield GATE[gate["passed"]].say(language).format("; ".join(rule["sentence"] for rule in gate["rules"]))

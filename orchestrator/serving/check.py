@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.backends.scorers import SCORERS
 from orchestrator.errors import InterruptedRunError, RunFolderError, StageFailedError, Where
+from orchestrator.machine.terminal import align
 from orchestrator.recipe.plan import Command
 from orchestrator.run.stopping import Interrupts, counted_interrupts
 from orchestrator.serving import server
@@ -398,9 +399,5 @@ def format_table(checked: Checked) -> list[str]:
         ("probe", "stored", "served", "difference", "allowed"),
         *((row.probe, row.expected, row.got, f"{row.difference:.2g}", f"{row.allowed:.2g}") for row in checked.rows),
     ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     marks = [" ", *("✓" if row.passed else "✗" for row in checked.rows)]
-    return [
-        f"{mark} " + "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
-        for mark, line in zip(marks, cells, strict=True)
-    ]
+    return [f"{mark} {line}" for mark, line in zip(marks, align(cells), strict=True)]

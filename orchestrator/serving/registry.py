@@ -14,6 +14,7 @@ from orchestrator.errors import GateMissedError, RunFolderError
 from orchestrator.machine.files import write_json
 from orchestrator.machine.json_files import find_object
 from orchestrator.machine.rundir import RunDir
+from orchestrator.machine.terminal import align
 from orchestrator.run.folder import Tag, find_tag_file, is_run, list_tags, load_plan, load_run_object, understood
 from orchestrator.run.runs import list_runs
 from orchestrator.run.sweep import is_sweep
@@ -55,14 +56,14 @@ def list_models(root: Path) -> list[dict[str, Any]]:
 def _read_model(run: RunDir) -> dict[str, Any]:
     plan, spec = load_plan(run), load_run_object(run.model / "scoring.json")
     report, made = find_object(run.report_json) or {}, find_object(run.provenance_json) or {}
-    rows, model = plan.stage("prepare"), plan.recipe.get("model")
+    rows = plan.stage("prepare")
     with understood(run.model / "scoring.json"):
         package = hash_package(spec)
     with understood(run.provenance_json):
         inputs = dict(made.get("inputs") or {})
         return {
             "verdict": report.get("verdict"), "headline": report.get("headline"), "package": package,
-            "base": model.get("path") or model.get("package") if isinstance(model, dict) else model,
+            "base": plan.model_name,
             "recipe": plan.name, "recipe_sha256": made.get("recipe_sha256"), "inputs": inputs,
             "data": {path: inputs[path] for path in rows.inputs if path in inputs and not path.endswith(_COUNTS)}
             if rows else {},
@@ -81,9 +82,7 @@ def format_models(models: Sequence[Mapping[str, Any]]) -> list[str]:
             recipe = f"{model['recipe']} {str(model['recipe_sha256'] or '')[:_HASH_SHOWN]}".rstrip()
             cells += [model["package"][:_HASH_SHOWN], model["base"] or "–", recipe, digest[:_HASH_SHOWN]]
         rows.append(tuple(map(str, cells)))
-    whole = [row for row in rows if len(row) == len(_HEADS)]  # the last cell of another one is its fault
-    widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
+    return align(rows)  # a damaged model's row ends with its fault
 
 
 def set_tag(name: str, run: RunDir, root: Path, *, even_if_worse: bool = False) -> tuple[Tag, str | None]:

@@ -15,7 +15,8 @@ from orchestrator.machine.hardware import CPU
 from orchestrator.machine.packages import find_packages
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, File, Plan, Stage, plan_from_json
-from orchestrator.report.compare_runs import (
+from orchestrator.report.publish import write_report
+from orchestrator.report.reproduction import (
     DIFFERENT,
     IDENTICAL,
     WITHIN_NOISE,
@@ -24,7 +25,6 @@ from orchestrator.report.compare_runs import (
     move_plan,
     require_provenance,
 )
-from orchestrator.report.publish import write_report
 from orchestrator.run.folder import adopt_run, create_run, load_plan
 from orchestrator.run.provenance import Asked, build_provenance
 from tests.report.conftest import build_run
