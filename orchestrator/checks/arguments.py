@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,13 @@ _WORKERS = frozenset({"train_cross_encoder", "train_embedding"})  # over sentenc
 _TRAINER = "sentence_transformers"  # module and snapshot of what its config holds
 # string_to_bool of transformers/hf_argparser.py
 _BOOLEANS = frozenset({"yes", "true", "t", "y", "1", "no", "false", "f", "n", "0"})
-
+# How a word is read as a type, and what to say of one that is not: it gives False, or raises ValueError.
+_READ: dict[str, tuple[Callable[[str], bool], str]] = {
+    "bool": (lambda word: word.lower() in _BOOLEANS, "true or false"),
+    "int": (lambda word: math.isfinite(int(word)), "a whole number"),
+    "float": (lambda word: math.isfinite(float(word)), "a number"),
+    "dict": (lambda word: isinstance(json.loads(word), dict), "a mapping, as JSON"),
+}
 
 Accepted = tuple[Mapping[str, Argument], str]  # the arguments that a backend takes, and whose they are, in words
 
@@ -216,23 +222,13 @@ def _find_fault(argument: Argument, values: Sequence[str]) -> str | None:
 
 
 def _check_value(argument: Argument, value: str) -> str | None:
-    if argument.type == "bool":
-        return None if value.lower() in _BOOLEANS else f" {value}: expected true or false"
-    if argument.type == "int" and not _is_number(value, int):
-        return f" {value}: expected a whole number"
-    if argument.type == "float" and not _is_number(value, float):
-        return f" {value}: expected a number"
+    if argument.type in _READ:
+        read, expected = _READ[argument.type]
+        fits = False
+        with suppress(ValueError):
+            fits = read(value)
+        if not fits:
+            return f" {value}: expected {expected}"
     if argument.choices and value not in argument.choices:
         return f" {value}: one of {', '.join(argument.choices)}"
-    if argument.type == "dict":
-        with suppress(ValueError):
-            return None if isinstance(json.loads(value), dict) else f" {value}: expected a mapping, as JSON"
-        return f" {value}: expected a mapping, as JSON"
     return None
-
-
-def _is_number(value: str, kind: type[int | float]) -> bool:
-    try:
-        return math.isfinite(kind(value))
-    except ValueError:
-        return False

@@ -68,7 +68,7 @@ def clean(text: str) -> str:
 
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a table as lines, each column as wide as its widest cell; of a row that ends early the last counts not."""
+    """Return a table as lines, each column as wide as its widest cell; rows of fewer cells than others do not count."""
     most = max(map(len, rows), default=0)
     widths = [max(map(len, column)) for column in zip(*(row for row in rows if len(row) == most), strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]

@@ -83,10 +83,7 @@ def build_summary(record: RunRecord, metrics: Mapping[str, Any], audit: Iterable
     plan = record.plan
     return {
         "version": REPORT_VERSION,
-        "name": plan.name,
-        "task": plan.task,
-        "backend": plan.backend,
-        "smoke": plan.smoke,
+        **{key: getattr(plan, key) for key in ("name", "task", "backend", "smoke")},
         "verdict": metrics["verdict"],
         "headline": wording.headline(metrics),
         "kind": metrics["kind"],
