@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
 import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -55,6 +57,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
         if item.path.parent.name == "e2e":  # the first test to ask waits for all runs in front of its own
             item.add_marker(pytest.mark.timeout(2400))
+
+
+IMPORTED = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Hide modules and tests from the garbage collector: workers ask it often, and it would read a million objects."""
+    stash, count = item.config.stash, len(sys.modules)
+    if count > stash.get(IMPORTED, 0) + 20:
+        gc.collect()
+        gc.freeze()
+        stash[IMPORTED] = count
 
 
 @pytest.fixture(scope="session")
