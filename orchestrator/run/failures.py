@@ -15,21 +15,24 @@ from typing import Any
 from orchestrator.backends.protocol import BACKENDS
 from orchestrator.errors import (
     DataError,
+    InterruptedRunError,
     OrchError,
     PreflightError,
     Problem,
     RunFolderError,
     StageFailedError,
     StalledError,
+    TakenAwayError,
     Where,
 )
 from orchestrator.logs.diagnose import KILLED_CODES, Diagnosis, diagnose, find_line_number, read_tail
 from orchestrator.logs.patches import suggest_patch
 from orchestrator.logs.row_texts import hide_rows
-from orchestrator.machine.rundir import StageDir
+from orchestrator.machine.rundir import RunDir, StageDir
 from orchestrator.machine.terminal import Text, current_language
 from orchestrator.recipe.plan import Fallback, Stage
 from orchestrator.run.state import LaunchRecord
+from orchestrator.run.stopping import Interrupts
 from orchestrator.run.watch import Ending, Limits, Stall
 
 _SIGNALLED_CODES = frozenset({129, 130, 143})  # HUP, INT, TERM: sent by somebody else
@@ -196,6 +199,14 @@ def explain_end(stage: Stage, failure: Failure) -> OrchError:
     tried = "; ".join(fallback.title for fallback in stage.fallbacks)
     message = f"{problem.message}\n  smaller batches were tried, and failed too: {tried}"
     return StageFailedError.from_problems([replace(problem, message=message)])
+
+
+def explain_stop(interrupts: Interrupts, folder: RunDir, at: str) -> InterruptedRunError | TakenAwayError:
+    """Return what a run, or a sweep in that folder, ends with that was asked to stop `at` a stage or a trial."""
+    hint = GO_ON.fill(folder.root)
+    if interrupts.taken and not folder.stop_asked.exists():
+        return TakenAwayError(TAKEN_AT.fill(at), hint=hint)
+    return InterruptedRunError(STOPPED_AT.fill(at), hint=hint)
 
 
 ENDED = Text("{stage} ended with {how}: {cause}", "{stage} 异常结束（{how}）：{cause}")

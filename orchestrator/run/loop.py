@@ -34,7 +34,7 @@ from orchestrator.machine.process import Child, Processes
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Plan, Stage
 from orchestrator.recipe.schema import Watch
-from orchestrator.run.failures import GO_ON, STOPPED_AT, TAKEN_AT, Failure, build_failure, explain_end, find_next
+from orchestrator.run.failures import Failure, build_failure, explain_end, explain_stop, find_next
 from orchestrator.run.folder import refuse_links
 from orchestrator.run.launching import Residents, clear_stale_build_locks, spawn_stage, write_plan, write_script
 from orchestrator.run.resume import TRAIN, find_missing_outputs, prepare_attempt, share_stage, stage_digest
@@ -209,7 +209,7 @@ def _run_stages(run: _Run) -> RunOutcome:
             _end_orphan(run, running.child, running.stage.name)
             running = None
         if run.deps.interrupts.count:
-            raise _interrupted(run, stage)
+            raise explain_stop(run.deps.interrupts, run.folder, stage.name)
         if shared := _share(run, stage):
             outcomes.append(shared)
             continue
@@ -302,7 +302,7 @@ def _launch(run: _Run, stage: Stage, digest: str) -> StageResult:
         fallback = record.fallback + 1
         run.deps.emit(Message("warning", f"memory ran out: it goes on with {smaller.title}", stage.name))
         if run.deps.interrupts.count:
-            raise _interrupted(run, stage)
+            raise explain_stop(run.deps.interrupts, run.folder, stage.name)
 
 
 def _launch_once(
@@ -343,7 +343,7 @@ def _follow(run: _Run, stage: Stage, child: Child, record: LaunchRecord, log: Li
     # a scheduler signals all processes at once: the stage may have died of it before anybody could stop it
     if ending.reason == "stopped" or (run.deps.interrupts.taken and not done):
         run.deps.emit(StageFinished(stage.name, "stopped", ending.exit_code, seconds))
-        raise _interrupted(run, stage)
+        raise explain_stop(run.deps.interrupts, run.folder, stage.name)
     if done and ending.exit_code is not None:
         return _conclude(run, stage, record, ending.exit_code, seconds)
     limits, recipe = run.limits(stage), run.plan.recipe
@@ -364,13 +364,6 @@ def _conclude(run: _Run, stage: Stage, record: LaunchRecord, exit_code: int, sec
     )
     write_result(run.folder.stage(stage.name), result)
     return result
-
-
-def _interrupted(run: _Run, stage: Stage) -> InterruptedRunError | TakenAwayError:
-    hint = GO_ON.fill(run.folder.root)
-    if run.deps.interrupts.taken and not run.folder.stop_asked.exists():
-        return TakenAwayError(TAKEN_AT.fill(stage.name), hint=hint)
-    return InterruptedRunError(STOPPED_AT.fill(stage.name), hint=hint)
 
 
 def _with_child(run: _Run, stage: Stage, child: Child) -> RunState:

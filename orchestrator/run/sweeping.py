@@ -57,7 +57,7 @@ from orchestrator.plan.sweep import (
 from orchestrator.recipe.plan import Plan
 from orchestrator.recipe.schema import Cluster
 from orchestrator.run.again import AGAIN, judge
-from orchestrator.run.failures import GO_ON, STOPPED_AT
+from orchestrator.run.failures import GO_ON, explain_stop
 from orchestrator.run.folder import create_run, load_own_plan, require_same_recipe
 from orchestrator.run.launching import Residents, find_imports
 from orchestrator.run.loop import run_plan
@@ -318,9 +318,7 @@ class Runner:
             if self.planned.optuna:
                 self.study = Study(self.folder, self.planned)
             residents: Residents | None = None
-            for trial in self._find_coming():
-                if interrupts.count:
-                    raise InterruptedRunError(STOPPED_AT.fill(trial.run), hint=self._say_go_on())
+            for trial in self._find_coming(interrupts):
                 try:
                     plan = self._prepare(trial)
                 except OrchError as error:  # what the machine lacks now is not the trial's, if it was planned before
@@ -335,13 +333,17 @@ class Runner:
     def run_beside(self, shares: list[dict[str, str]]) -> None:
         """Run as many trials at once as there are `shares` (`share_gpus`), each as a process with its own one."""
         running: dict[Child, tuple[Trial, dict[str, str], float]] = {}
-        coming, told, ending = self._find_coming(), 0, None
+        told, ending = 0, None
         with held_lock(RunDir(self.folder)), counted_interrupts() as interrupts:
             write_sweep(self.folder, self.sweep)
+            coming = self._find_coming(interrupts)
             while True:
-                while shares and not interrupts.count and not ending and (trial := next(coming, None)):
-                    share = shares.pop()
-                    running[self._start(trial, share)] = trial, share, time.monotonic()
+                try:
+                    while shares and not ending and (trial := next(coming, None)):
+                        share = shares.pop()
+                        running[self._start(trial, share)] = trial, share, time.monotonic()
+                except (InterruptedRunError, TakenAwayError) as error:  # those that run are waited for
+                    ending = error
                 if not running:
                     break
                 time.sleep(_POLL_S)
@@ -415,11 +417,16 @@ class Runner:
         self._end(trial, FAILED, why=why)
         return None
 
-    def _find_coming(self) -> Iterator[Trial]:
-        """Yield the trials that are not over, as far as the budget goes; with a study, also those that it asks for."""
+    def _find_coming(self, interrupts: Interrupts) -> Iterator[Trial]:
+        """Yield the trials that are not over, as far as the budget goes; with a study, also those that it asks for.
+
+        Raises InterruptedRunError or TakenAwayError for a stop that comes while there are some.
+        """
         coming = [trial for trial in self.sweep.trials if not is_over(trial)]
         while True:
             for trial in coming:
+                if interrupts.count:
+                    raise explain_stop(interrupts, RunDir(self.folder), trial.run)
                 if why := self.planned.budget.find_end(self.sweep, trial):
                     self.tell(f"the budget of {why} is used up")
                     return

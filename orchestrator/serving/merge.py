@@ -304,7 +304,7 @@ def _require_mergeable(adapter: Path, base: str | None, python: str, permissions
     location, use = require_base(adapter, base)
     require_whole_adapter(adapter)
     model = find_loadable(location, trust_remote_code=trust)
-    require_loadable([NamedModel(model, python, permissions.env, permissions, use)])
+    require_loadable([NamedModel(model, python, permissions=permissions, use=use)])
 
 
 def _read_summary(text: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,7 +127,7 @@ def sweep_of(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("b" if name == "b" else "a")
     (tmp_path / "r.yaml").write_text("name: t\n")
 
-    def run(*settings, budget=None, study=None, optuna=None, shares=()):
+    def run(*settings, budget=None, study=None, optuna=None, shares=(), listen=None, tell=None):
         request = FakeRequest(tmp_path / "r.yaml", (), CPU, "cpu", folder=tmp_path)
         asked = dict.fromkeys(("random", "optuna"), None) | {"set": [], "seeds": 1, "smoke": False, "hardware": "cpu"}
         asked["recipe_sha256"] = "1"
@@ -137,7 +138,8 @@ def sweep_of(tmp_path):
         sweep = take_up(planned, folder)
         said = []
         quiet = contextlib.nullcontext(lambda _: None)
-        runner = Runner(planned, folder, sweep, lambda *_: quiet, said.append, warm=False, study=study)
+        listen, tell = listen or (lambda *_: quiet), tell or said.append
+        runner = Runner(planned, folder, sweep, listen, tell, warm=False, study=study)
         runner.run_beside(list(shares)) if shares else runner.run()
         sweep.said = said
         return sweep
@@ -218,6 +220,33 @@ def test_a_budget_leaves_the_rest_waiting(sweep_of):
     assert [trial.state for trial in sweep.trials] == [DONE, "waiting", "waiting"]  # no time is left
 
 
+@contextlib.contextmanager
+def stopped_behind(number):
+    """Signal this process when a trial's listener lets go: between that trial and the next."""
+    yield lambda _event: None
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("budget", [Budget(), Budget(trials=1), Budget(hours=1e-9)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_between_two_trials_is_heard_before_the_budget_is_asked(sweep_of, tmp_path, budget, number):
+    with pytest.raises(InterruptedRunError, match="trials/001") as caught:
+        sweep_of({"what": "1"}, {"what": "2"}, budget=budget, listen=lambda *_: stopped_behind(number))
+    assert caught.value.problems[0].hint.endswith(f"`orch resume {tmp_path / 'sweep'}`")
+    assert [trial.state for trial in load_sweep(tmp_path / "sweep").trials] == [DONE, "waiting"]
+
+
+def test_a_scheduler_that_stops_a_sweep_between_two_trials_takes_it_away(sweep_of, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with pytest.raises(TakenAwayError, match="trials/001"):
+        sweep_of({"what": "1"}, {"what": "2"}, listen=lambda *_: stopped_behind(signal.SIGTERM))
+
+
+def test_a_stop_behind_the_last_trial_ends_nothing(sweep_of):
+    sweep = sweep_of({"what": "1"}, listen=lambda *_: stopped_behind(signal.SIGINT))
+    assert [trial.state for trial in sweep.trials] == [DONE]
+
+
 def test_what_the_machine_lacks_for_the_moment_fails_no_trial(sweep_of, tmp_path, monkeypatch):
     plan = FakeRequest.plan
 
@@ -263,6 +292,17 @@ def test_a_stop_reaches_every_trial_that_runs(sweep_of, tmp_path):
         sweep_of({"what": "1"}, {"what": "s"}, {"what": "3"}, shares=TWO)
     assert [trial.state for trial in load_sweep(tmp_path / "sweep").trials] == [STOPPED, STOPPED, "waiting"]
     assert "3" not in count(tmp_path, "trained")
+
+
+@pytest.mark.parametrize("budget", [Budget(), Budget(trials=1)])
+def test_a_stop_between_trials_at_once_is_heard_before_the_budget_is_asked(sweep_of, tmp_path, budget):
+    def stop(text):
+        if "is done" in text:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(InterruptedRunError, match="trials/001"):
+        sweep_of({"what": "m"}, {"what": "m"}, budget=budget, shares=[{}], tell=stop)
+    assert [trial.state for trial in load_sweep(tmp_path / "sweep").trials] == [DONE, "waiting"]
 
 
 @pytest.mark.parametrize(
