@@ -238,7 +238,8 @@ def _sweep(
 ) -> Result:  # fmt: skip
     """Plan a sweep, or take it up, run what is not over, here or `at` an engine by a profile's name, and choose."""
     from orchestrator.cli.progress import listening
-    from orchestrator.run.sweeping import Runner, plan_sweep, share_gpus, take_up
+    from orchestrator.plan.sweep import plan_sweep
+    from orchestrator.run.sweeping import Runner, Trials, share_gpus
 
     hardware, cluster, at_once = settings["hardware"], None, settings.get("parallel") or 1
     if at:
@@ -255,28 +256,28 @@ def _sweep(
     found = option.resolve_hardware(hardware, smoke=settings["smoke"])
     planned = plan_sweep(recipe.resolve(), settings, found, here=cluster is None)
     folder = asked.folder(f"{planned.name}-sweep")
-    sweep = take_up(planned, folder)
+    trials = Trials.take_up(planned, folder)
     if dry_run:
         if planned.optuna:
             say(f"Optuna chooses {planned.optuna} settings as it goes", err=True)
-        commands = [planned.request.line(folder, sweep, trial).command() for trial in sweep.trials]
+        commands = [trials.line(trial).command() for trial in trials.sweep.trials]
         return Result({"sweep": str(folder), "commands": commands}, map(shlex.join, commands))
     listen = partial(listening, quiet=asked.as_json)
-    runner = Runner(planned, folder, sweep, listen, tell, warm=asked.warm, trust_run=asked.trust_run)
+    runner = Runner(trials, listen, tell, warm=asked.warm, trust_run=asked.trust_run)
     if cluster:
         require_shared(cluster, folder)
         runner.hand_in(engine, cluster)
-        if waiting := sum(not is_over(trial) for trial in sweep.trials):
+        if waiting := sum(not is_over(trial) for trial in trials.sweep.trials):
             lines = [f"{folder}: {waiting} trials wait or run"]
             lines.append(f"once they are over, the same command with -o {folder} chooses")
             return Result({"sweep": str(folder), "engine": SLURM, "waiting": waiting}, lines)
-        return _choose(folder, sweep)
+        return _choose(folder, trials.sweep)
     say(f"sweep folder: {folder}", err=True)
     if at_once > 1:
-        runner.run_beside(share_gpus(planned.request.hardware, at_once))
+        runner.run_beside(share_gpus(planned.hardware, at_once))
     else:
         runner.run()
-    return _choose(folder, sweep)
+    return _choose(folder, trials.sweep)
 
 
 def _choose(folder: Path, sweep: Sweep) -> Result:

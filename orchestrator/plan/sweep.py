@@ -1,4 +1,4 @@
-"""Which settings a sweep tries: all combinations of the values, or some drawn at random. Pure."""
+"""A recipe and what `orch sweep` is asked for → the settings to try: all combinations of the values, or drawn ones."""
 
 from __future__ import annotations
 
@@ -7,15 +7,24 @@ import json
 import math
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RecipeError, Where
+from orchestrator.evaluation.measures import CHAT, GROUP, RETRIEVAL, default_metrics, require_metric
+from orchestrator.machine.files import hash_path
+from orchestrator.machine.hardware import Hardware
+from orchestrator.plan.load import LoadedRecipe, load_recipe
 from orchestrator.recipe.source import parse_value
 
 MOST_TRAININGS = 100  # that a grid may ask for without saying how many: more is a slip more often than a wish
 SEED = 42  # of the draws; and of the first training, where the recipe names none
+CACHE = "HF_DATASETS_CACHE"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_SHARED = ("auto", "cpu")
 _NUMBER = r"[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})( log)?")
 _SCIENTIFIC = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")  # 1e-5, which YAML 1.1 reads as text
@@ -116,3 +125,119 @@ def write_override(key: str, value: Any) -> str:
     if isinstance(value, str) and parse_value(value, Where(key)) == (value, []):
         return f"{key}={value}"
     return f"{key}={json.dumps(value, ensure_ascii=False)}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a sweep may do; None: all of it."""
+
+    trials: int | None = None
+    hours: float | None = None
+
+    def find_end(self, number: int, seconds: float) -> str | None:
+        """Return why the trial of that number does not begin any more, after so many seconds of training."""
+        if self.trials is not None and number >= self.trials:
+            return f"{self.trials} trials"
+        return f"{self.hours:g} hours" if self.hours is not None and seconds >= self.hours * 3600 else None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A sweep as it was asked for: RECIPE with what is `fixed` by `--set`, in these settings.
+
+    With `optuna` the settings are not known yet, but how many there will be.
+    """
+
+    name: str
+    recipe: Path
+    fixed: tuple[str, ...]
+    hardware: Hardware
+    parameters: Mapping[str, Choices]
+    settings: tuple[Setting, ...]
+    seeds: int
+    first_seed: int
+    budget: Budget
+    optuna: int | None
+    higher_is_better: bool
+    asked: Mapping[str, Any]
+    own_cache: bool = False  # the recipe names a cache of data sets
+    here: bool = True  # on this machine
+
+    @property
+    def smoke(self) -> bool:
+        """Whether its trials are smoke runs."""
+        return bool(self.asked["smoke"])
+
+
+def plan_sweep(recipe: Path, asked: Mapping[str, Any], hardware: Hardware, *, here: bool = True) -> Planned:
+    """Return what `orch sweep RECIPE` means, `here` or on the machines of an engine.
+
+    `asked` has its options: `set` (texts KEY=A,B), `smoke`, `hardware`, and those that stand in `sweep:` of the recipe
+    too, None where they were not given. Raises RecipeError for what cannot be swept.
+    """
+    split = [(text, *split_override(text)) for text in asked["set"]]
+    swept = {
+        key: values
+        for _, key, values in split
+        if len(values) > 1 or (values and isinstance(read_choices(key, values), Range))
+    }
+    fixed = tuple(text for text, key, _ in split if key not in swept)
+    loaded = load_recipe(recipe, fixed)
+    search, named = loaded.recipe.sweep, {key for _, key, _ in split}
+    given = {key: one if isinstance(one, list) else [one] for key, one in search.set.items() if key not in named}
+    parameters = {key: read_choices(key, values) for key, values in {**given, **swept}.items()}
+    way = {} if asked["random"] or asked["optuna"] else {"random": search.random, "optuna": search.optuna}
+    option = {**asked, **{key: value for key, value in way.items() if value}}
+    option |= {key: asked[key] or getattr(search, key) for key in ("seeds", "max_trials", "max_hours")}
+    seeds, most = int(option["seeds"]), option["max_trials"]
+    if option["random"] and option["optuna"]:
+        raise RecipeError("--random and --optuna are two ways to search", hint="keep one of them")
+    if option["optuna"] and (not here or (asked.get("parallel") or 1) > 1):
+        hint = "say --random N, whose settings are known before the first one ends"
+        raise RecipeError("Optuna chooses each setting by how the ones before it came out", hint=hint)
+    if not parameters and seeds == 1:
+        hint = "give a key several values: --set train.learning_rate=1e-5,2e-5; or several trainings: --seeds 3"
+        raise RecipeError("there is nothing to sweep over", hint=hint, where=Where(str(recipe)))
+    if seeds > 1 and "train.seed" in parameters:
+        raise RecipeError("train.seed is what --seeds sets", hint="say only one of them")
+    _refuse_other_rows(loaded, parameters)
+    if (asked.get("parallel") or 1) > 1 and (VISIBLE in loaded.recipe.launch.env or asked["hardware"] not in _SHARED):
+        hint = f"leave --hardware and launch.env.{VISIBLE} out; {VISIBLE} in the shell says which GPUs they share"
+        raise RecipeError("trials at once share the GPUs of this machine, and these are named for each", hint=hint)
+    settings: tuple[Setting, ...] = ()
+    if option["random"]:
+        settings = tuple(draw_settings(parameters, option["random"]))
+    elif not option["optuna"]:
+        require_bounded(parameters, seeds, most)
+        settings = tuple(islice(build_grid(parameters), max(MOST_TRAININGS, most or 0)))
+    metrics = loaded.recipe.evaluate.metrics or default_metrics(_KINDS[loaded.recipe.task])
+    return Planned(
+        name=loaded.recipe.name,
+        recipe=recipe,
+        fixed=fixed,
+        hardware=hardware,
+        parameters=parameters,
+        settings=settings,
+        seeds=seeds,
+        first_seed=int(loaded.recipe.train.get("seed", SEED)),
+        budget=Budget(most, option["max_hours"]),
+        optuna=option["optuna"],
+        higher_is_better=require_metric(metrics[0]).higher_is_better,
+        asked={**asked, "recipe_sha256": hash_path(recipe)},
+        own_cache=CACHE in loaded.recipe.launch.env,
+        here=here,
+    )
+
+
+_KINDS = {"reranker": GROUP, "embedding": RETRIEVAL, "sft": CHAT}  # of these the default metrics go one way each
+
+
+def _refuse_other_rows(loaded: LoadedRecipe, parameters: Iterable[str]) -> None:
+    """Raise RecipeError where trials would be measured on different rows: nobody could compare them."""
+    data = loaded.recipe.data
+    other = [
+        key for key in parameters if key.startswith("data.eval") or (data.eval is None and key.startswith("data."))
+    ]
+    if other:
+        message = f"trials with another {other[0]} are measured on other rows, and cannot be compared"
+        raise RecipeError(message, hint="name one data.eval for all of them, and sweep over data.train")

@@ -19,7 +19,7 @@ from typing import Any
 
 from orchestrator.errors import RunFolderError, Where
 from orchestrator.machine.files import write_json
-from orchestrator.machine.json_files import build_record, load_object
+from orchestrator.machine.json_files import build_record, find_object, load_object
 from orchestrator.machine.rundir import RunDir
 from orchestrator.run.folder import is_own_run
 
@@ -110,6 +110,20 @@ def trial_dir(folder: Path, trial: Trial) -> RunDir:
 def is_over(trial: Trial) -> bool:
     """Tell whether a trial has come to its end, good or bad."""
     return trial.state in {DONE, FAILED, PRUNED}
+
+
+def record_result(folder: Path, sweep: Sweep, trial: Trial) -> None:
+    """Take the headline measure of a finished trial into the sweep."""
+    metrics = find_object(trial_dir(folder, trial).metrics_json) or {}
+    headline = metrics.get("headline") or {}
+    sweep.metric = sweep.metric or headline.get("metric")
+    means = {one["role"]: one["means"].get(sweep.metric) for one in reversed(metrics.get("systems", []))}
+    trial.metric = means.get("tuned")
+    sweep.baseline = means.get("baseline") if sweep.baseline is None else sweep.baseline
+    for row in metrics.get("comparisons", []):
+        if (row["metric"], row["baseline"]) == (sweep.metric, headline.get("baseline")):
+            trial.difference = row["difference"]
+            trial.interval = None if row["low"] is None else (row["low"], row["high"])
 
 
 def find_others(run: RunDir, *, trust_run: bool = False) -> list[RunDir]:

@@ -6,19 +6,20 @@ import contextlib
 import os
 import signal
 import sys
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import pytest
 
 from orchestrator.errors import InterruptedRunError, PreflightError, RunFolderError, TakenAwayError
 from orchestrator.machine.hardware import CPU, Hardware
 from orchestrator.machine.rundir import RunDir
+from orchestrator.plan.sweep import Budget, Planned
 from orchestrator.recipe.plan import Command, Plan, Stage
 from orchestrator.run.state import held_lock
 from orchestrator.run.stopping import Interrupts
+from orchestrator.run.study import STORAGE, Pruner
 from orchestrator.run.sweep import DONE, FAILED, PRUNED, STOPPED, load_sweep
-from orchestrator.run.sweeping import STORAGE, Budget, Planned, Pruner, Request, Runner, share_gpus, take_up
+from orchestrator.run.sweeping import Runner, Trials, share_gpus
 
 PREPARE = """
 import pathlib, sys
@@ -75,16 +76,13 @@ class Line:
         return self.argv
 
 
-@dataclass(frozen=True)
-class FakeRequest(Request):
+class FakeTrials(Trials):
     """Trials of two small commands: `what` says what the training does, `rows` which file is prepared."""
 
-    folder: Path = field(default_factory=Path)
-
-    def plan(self, folder, _sweep, trial):
-        run = RunDir(folder / trial.run)
-        rows = str(self.folder / trial.set.get("rows", "a.jsonl"))
-        prepare = [sys.executable, "-c", PREPARE, rows, str(run.train_jsonl), str(self.folder / "prepared")]
+    def plan(self, trial):
+        run, place = self.run(trial), self.folder.parent
+        rows = str(place / trial.set.get("rows", "a.jsonl"))
+        prepare = [sys.executable, "-c", PREPARE, rows, str(run.train_jsonl), str(place / "prepared")]
         out = run.stage("02-train").output / "weights"
         train = [
             sys.executable,
@@ -92,7 +90,7 @@ class FakeRequest(Request):
             TRAIN,
             trial.set["what"],
             str(out),
-            str(self.folder / "trained"),
+            str(place / "trained"),
             str(os.getpid()),
         ]
         stages = (
@@ -115,8 +113,8 @@ class FakeRequest(Request):
         )
         return Plan("t", str(run.root), "reranker", "fake", False, {}, stages, ())
 
-    def line(self, folder, _sweep, trial):
-        words = (str(folder / trial.run), trial.set["what"], str(self.folder / "trained"), str(os.getpid()))
+    def line(self, trial):
+        words = (str(self.run(trial).root), trial.set["what"], str(self.folder.parent / "trained"), str(os.getpid()))
         return Line((sys.executable, "-c", BESIDE, *words))
 
 
@@ -128,21 +126,20 @@ def sweep_of(tmp_path):
     (tmp_path / "r.yaml").write_text("name: t\n")
 
     def run(*settings, budget=None, study=None, optuna=None, shares=(), listen=None, tell=None):
-        request = FakeRequest(tmp_path / "r.yaml", (), CPU, "cpu", folder=tmp_path)
         asked = dict.fromkeys(("random", "optuna"), None) | {"set": [], "seeds": 1, "smoke": False, "hardware": "cpu"}
         asked["recipe_sha256"] = "1"
         parameters = dict.fromkeys(settings[0], ()) if optuna is None else {"what": ("1", "s", "3")}
         asked["optuna"], settings = optuna, settings if optuna is None else ()
-        planned = Planned("t", request, parameters, settings, 1, 42, budget or Budget(), optuna, True, asked)
-        folder = tmp_path / "sweep"
-        sweep = take_up(planned, folder)
+        budget = budget or Budget()
+        planned = Planned("t", tmp_path / "r.yaml", (), CPU, parameters, settings, 1, 42, budget, optuna, True, asked)
+        trials = FakeTrials.take_up(planned, tmp_path / "sweep")
         said = []
         quiet = contextlib.nullcontext(lambda _: None)
         listen, tell = listen or (lambda *_: quiet), tell or said.append
-        runner = Runner(planned, folder, sweep, listen, tell, warm=False, study=study)
+        runner = Runner(trials, listen, tell, warm=False, study=study)
         runner.run_beside(list(shares)) if shares else runner.run()
-        sweep.said = said
-        return sweep
+        trials.sweep.said = said
+        return trials.sweep
 
     return run
 
@@ -248,16 +245,16 @@ def test_a_stop_behind_the_last_trial_ends_nothing(sweep_of):
 
 
 def test_what_the_machine_lacks_for_the_moment_fails_no_trial(sweep_of, tmp_path, monkeypatch):
-    plan = FakeRequest.plan
+    plan = FakeTrials.plan
 
-    def refuse(self, folder, sweep, trial):
-        if (folder / "trials").exists():
+    def refuse(self, trial):
+        if (self.folder / "trials").exists():
             raise PreflightError("the disk is full")
-        return plan(self, folder, sweep, trial)
+        return plan(self, trial)
 
     settings = ({"what": "1"}, {"what": "2"})
     with monkeypatch.context() as patched:
-        patched.setattr(FakeRequest, "plan", refuse)
+        patched.setattr(FakeTrials, "plan", refuse)
         with pytest.raises(PreflightError):
             sweep_of(*settings)
     assert [trial.state for trial in load_sweep(tmp_path / "sweep").trials] == [DONE, "waiting"]

@@ -14,8 +14,7 @@ from orchestrator.machine.rundir import RunDir
 from orchestrator.report.compare_runs import choose_setting, choose_trial
 from orchestrator.report.wording import format_sweep
 from orchestrator.run.folder import load_plan
-from orchestrator.run.sweep import DONE, FAILED, Sweep, Trial, trial_dir
-from orchestrator.run.sweeping import record_result
+from orchestrator.run.sweep import DONE, FAILED, Sweep, Trial, record_result, trial_dir
 
 
 @pytest.fixture

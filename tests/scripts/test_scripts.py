@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from orchestrator.machine.hardware import CPU
-from orchestrator.plan.sweep import Range
-from orchestrator.run.sweeping import plan_sweep
+from orchestrator.plan.sweep import Range, plan_sweep
 from tests.jobs import RECIPES
 from tests.scripts.rendered import TABLES, render
 

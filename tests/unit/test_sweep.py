@@ -14,12 +14,14 @@ from orchestrator.plan.sweep import (
     Range,
     build_grid,
     draw_settings,
+    plan_sweep,
     read_choices,
     require_bounded,
     split_override,
     write_override,
 )
 from orchestrator.recipe.source import parse_value
+from orchestrator.run.study import STORAGE, Study
 from orchestrator.run.sweep import (
     DONE,
     FAILED,
@@ -31,7 +33,7 @@ from orchestrator.run.sweep import (
     trial_dir,
     write_sweep,
 )
-from orchestrator.run.sweeping import STORAGE, Study, plan_sweep, take_up
+from orchestrator.run.sweeping import Trials
 
 
 def build_sweep() -> Sweep:
@@ -122,6 +124,10 @@ def test_an_endless_grid_says_how_many_it_has():
         require_bounded(parameters, 3, None)
 
 
+def take_up(planned, folder):
+    return Trials.take_up(planned, folder).sweep
+
+
 def ask(recipe, *sets, **options):
     names = ("seeds", "random", "optuna", "max_trials", "max_hours")
     asked = dict.fromkeys(names) | {"set": list(sets), "smoke": True, "hardware": "auto"} | options
@@ -145,15 +151,15 @@ def test_the_command_line_goes_before_the_recipe(recipe):
     planned = ask(recipe, "loss=mnrl", "train.learning_rate=3e-5,4e-5,5e-5", seeds=1, max_trials=2)
     assert [setting["train.learning_rate"] for setting in planned.settings] == [3e-5, 4e-5, 5e-5]
     assert planned.budget.trials == 2
-    assert planned.request.fixed == ("loss=mnrl",)
+    assert planned.fixed == ("loss=mnrl",)
     assert ask(recipe, random=3).settings == ask(recipe, random=3).settings
 
 
 def test_every_trial_is_a_command(recipe, tmp_path):
     planned = ask(recipe, "train.learning_rate=1e-5,2e-5", "train.max_length=64", seeds=2)
-    sweep = take_up(planned, tmp_path / "s")
-    assert [trial.seed for trial in sweep.trials] == [42, 43, 42, 43]
-    words = planned.request.line(tmp_path / "s", sweep, sweep.trials[3]).command()
+    trials = Trials.take_up(planned, tmp_path / "s")
+    assert [trial.seed for trial in trials.sweep.trials] == [42, 43, 42, 43]
+    words = trials.line(trials.sweep.trials[3]).command()
     assert words == (
         "orch", "run", str(recipe), "--set", "train.max_length=64", "--set", "train.learning_rate=2e-05",
         "--set", "train.seed=43", "--set", f"launch.env.HF_DATASETS_CACHE={tmp_path}/s/cache", "--smoke", "-o", str(tmp_path / "s" / "trials" / "003"),
