@@ -39,16 +39,16 @@ _COMMANDS = {
     "init": ("recipe_commands", "Write a commented starter recipe, or the example recipes and their data."),
     "schema": ("recipe_commands", "Print the recipe's JSON Schema, for editors."),
     "data": ("data_commands", "Check, split, convert and sample data files."),
-    "ls": ("run_commands", "List runs."),
-    "show": ("run_commands", "Show one run: stages, times, verdict."),
-    "logs": ("run_commands", "Print a run's logs; -f follows them."),
-    "stop": ("run_commands", "Stop a run; it can be resumed."),
-    "compare": ("run_commands", "Compare runs, query by query."),
-    "board": ("run_commands", "Show runs and sweeps on one page, as a file or served on this machine."),
-    "tag": ("run_commands", "Name a run's packaged model, such as production; every command takes the name."),
-    "track": ("run_commands", "Send finished runs to experiment trackers: settings, curves, verdict, report."),
+    "ls": ("folder_commands", "List runs."),
+    "show": ("folder_commands", "Show one run: stages, times, verdict."),
+    "logs": ("folder_commands", "Print a run's logs; -f follows them."),
+    "stop": ("folder_commands", "Stop a run; it can be resumed."),
+    "compare": ("folder_commands", "Compare runs, query by query."),
+    "board": ("folder_commands", "Show runs and sweeps on one page, as a file or served on this machine."),
+    "tag": ("folder_commands", "Name a run's packaged model, such as production; every command takes the name."),
+    "track": ("folder_commands", "Send finished runs to experiment trackers: settings, curves, verdict, report."),
     "reproduce": ("run_commands", "Run a finished run once more, and say whether the same came out."),
-    "bundle": ("run_commands", "Pack what an issue needs of a run into one archive, without weights."),
+    "bundle": ("folder_commands", "Pack what an issue needs of a run into one archive, without weights."),
     "evaluate": ("model_commands", "Measure any models on any data, without a recipe."),
     "predict": ("model_commands", "Ask a run's packaged model: scores, similarities or answers."),
     "serve": ("model_commands", "Serve a packaged model over HTTP, or check that a server gives its numbers."),
@@ -186,7 +186,7 @@ def _explain(error: BaseException, *, as_json: bool) -> tuple[int, Callable[[], 
     if isinstance(error, click.Abort | KeyboardInterrupt):
         code = InterruptedRunError.exit_code
         if numbers := (error.__cause__ or error).args:  # a stop signal's, not that of a key
-            from orchestrator.run.again import is_taken_away
+            from orchestrator.run.stopping import is_taken_away
 
             code = TakenAwayError.exit_code if is_taken_away(numbers[0]) else code
         return code, lambda: say(INTERRUPTED.say(current_language()), err=True)

@@ -142,7 +142,7 @@ def _render_job(
 ) -> Result:
     from orchestrator.machine.rundir import RunDir
     from orchestrator.plan.cluster import Repeated, load_for_job, render_job, require_engine
-    from orchestrator.run.again import AGAIN
+    from orchestrator.run.failures import AGAIN
     from orchestrator.run.slurm import write_job
 
     to = require_engine(engine)

@@ -1,4 +1,4 @@
-"""How a stage ended badly → its status, and the error that says why, where and what to do."""
+"""How a stage ended badly → its status, the error that says why and what to do, and whether it is tried again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
@@ -25,9 +26,12 @@ from orchestrator.errors import (
     TakenAwayError,
     Where,
 )
-from orchestrator.logs.diagnose import KILLED_CODES, Diagnosis, diagnose, find_line_number, read_tail
+from orchestrator.logs.diagnose import KILLED_CODES, Diagnosis, diagnose, find_line_number, find_rule, read_tail
+from orchestrator.logs.events import RunFinished, StageStarted, load_events
 from orchestrator.logs.patches import suggest_patch
 from orchestrator.logs.row_texts import hide_rows
+from orchestrator.machine import process
+from orchestrator.machine.files import open_to_append
 from orchestrator.machine.rundir import RunDir, StageDir
 from orchestrator.machine.terminal import Text, current_language
 from orchestrator.recipe.plan import Fallback, Stage
@@ -41,6 +45,10 @@ _OWN_ERRORS: dict[int, type[OrchError]] = {
 }
 _MOST_PROBLEMS = 20
 OUT_OF_MEMORY = "out-of-memory"
+# What an engine does with an exit code. All others are new to it, and what is new is looked at before it is repeated.
+AGAIN = (TakenAwayError.exit_code, StalledError.exit_code)
+NEVER = (0, 2, 3, 4, 5, 6, 8, 9, 70, InterruptedRunError.exit_code)
+TRIES = 5  # attempts that begin at one place; whoever gets further begins to count anew
 
 
 @dataclass(frozen=True)
@@ -201,6 +209,44 @@ def explain_end(stage: Stage, failure: Failure) -> OrchError:
     return StageFailedError.from_problems([replace(problem, message=message)])
 
 
+def count_tries(run: RunDir) -> int:
+    """Return how many attempts in a row began at the place of the last one: its stage, from the same checkpoint.
+
+    One that the user stopped ends the row.
+    """
+    count, place = 0, None
+    for event in load_events(run.events_jsonl):
+        if isinstance(event, StageStarted):
+            here = (event.stage, event.resumed_from)
+            count, place = (count + 1 if here == place else 1), here
+        elif isinstance(event, RunFinished) and event.exit_code == InterruptedRunError.exit_code:
+            count = 0
+    return count
+
+
+def judge(error: OrchError, run: RunDir, *, tries: int = TRIES) -> OrchError:
+    """Return what an engine is told of a run that ended with `error`: 75 or 7 where it shall try again.
+
+    A failed stage is tried again where a machine or a connection is at fault, on another machine where this one is.
+    After `tries` attempts that got no further every reason is a failure.
+    """
+    problem = error.problems[0]
+    rule = find_rule(problem.name) if isinstance(error, StageFailedError) and problem.name else None
+    fault = rule.fault if rule else None
+    if error.exit_code not in AGAIN and fault is None:
+        return error
+    if (count := count_tries(run)) >= tries:
+        return StageFailedError.from_problems([replace(problem, message=GIVEN_UP.fill(problem.message, count))])
+    if fault is None:
+        return error
+    # of several machines that ran the stage nobody knows which it was
+    if fault == "node" and os.environ.get("SLURM_NNODES", "1") == "1":
+        name = os.environ.get("SLURMD_NODENAME") or process.host()  # as its engine knows it
+        with suppress(OSError), open_to_append(run.excluded_nodes) as stream:
+            stream.write(f"{name}\n".encode())
+    return TakenAwayError.from_problems([problem])
+
+
 def explain_stop(interrupts: Interrupts, folder: RunDir, at: str) -> InterruptedRunError | TakenAwayError:
     """Return what a run, or a sweep in that folder, ends with that was asked to stop `at` a stage or a trial."""
     hint = GO_ON.fill(folder.root)
@@ -244,3 +290,7 @@ OUTPUT_REMEDY = Text("read its log: it may have skipped its work in silence", "�
 TAKEN_AT = Text("taken away by the machine or its scheduler at {0}", "在 {0} 处被机器或其调度器收回")
 STOPPED_AT = Text("stopped at {0}", "已停在 {0}")
 GO_ON = Text("go on with `orch resume {0}`", "用 `orch resume {0}` 继续")
+GIVEN_UP = Text(
+    "{0}\n  {1} attempts in a row got no further than this: it is not tried again",
+    "{0}\n  已连续 {1} 次停在此处，不再重试",
+)

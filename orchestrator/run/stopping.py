@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,6 @@ from orchestrator.machine import process
 from orchestrator.machine.files import open_to_append
 from orchestrator.machine.process import Child, Processes
 from orchestrator.machine.rundir import StageDir
-from orchestrator.run.again import is_taken_away
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 DEBOUNCE_S = 0.3  # a closing terminal or a service manager sends two signals at once
@@ -26,6 +26,25 @@ POLL_S = 0.1
 WRITING_S = 2.0  # what one process may take to write its stacks and die
 ALL_S = 20.0
 _STACKS_POLL_S = 0.05
+# A variable that an engine sets in its jobs, and nobody else.
+SCHEDULERS = {
+    "SLURM_JOB_ID": "Slurm",
+    "SKYPILOT_TASK_ID": "SkyPilot",
+    "KUBERNETES_SERVICE_HOST": "Kubernetes",
+    "PBS_JOBID": "PBS",
+    "LSB_JOBID": "LSF",
+    "ORCH_PREEMPTIBLE": "ORCH_PREEMPTIBLE",
+}
+
+
+def find_scheduler(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the name of the engine that this process is a job of; None where a user has started it."""
+    return next((name for variable, name in SCHEDULERS.items() if environment.get(variable)), None)
+
+
+def is_taken_away(number: int) -> bool:
+    """Tell whether a signal says that the machine is needed elsewhere: USR1 does, and TERM from a scheduler."""
+    return number == signal.SIGUSR1 or (number == signal.SIGTERM and find_scheduler() is not None)
 
 
 @dataclass

@@ -30,8 +30,7 @@ from orchestrator.plan.pipeline import build_plan
 from orchestrator.plan.sweep import CACHE, VISIBLE, Planned, write_override
 from orchestrator.recipe.plan import Plan
 from orchestrator.recipe.schema import Cluster
-from orchestrator.run.again import AGAIN, judge
-from orchestrator.run.failures import GO_ON, explain_stop
+from orchestrator.run.failures import AGAIN, GO_ON, explain_stop, judge
 from orchestrator.run.folder import create_run, load_own_plan, require_same_recipe
 from orchestrator.run.launching import Residents, find_imports
 from orchestrator.run.loop import run_plan

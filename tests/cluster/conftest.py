@@ -21,7 +21,7 @@ import pytest
 from orchestrator.machine.rundir import RunDir
 from orchestrator.plan.cluster import ENGINES, render_job
 from orchestrator.recipe.schema import Cluster
-from orchestrator.run.again import AGAIN
+from orchestrator.run.failures import AGAIN
 from orchestrator.run.slurm import find_job_id, find_jobs, submit
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from orchestrator.plan.jobs import count_hosts, find_place
 from orchestrator.plan.pipeline import build_plan
 from orchestrator.recipe.plan import Command, Plan, Stage
 from orchestrator.recipe.schema import Launch
-from orchestrator.run.again import judge
+from orchestrator.run.failures import judge
 from orchestrator.run.joining import join_run
 from orchestrator.run.launching import write_plan
 from orchestrator.run.state import LaunchRecord, RunState, write_launch, write_state

@@ -12,8 +12,9 @@ from orchestrator.errors import OrchError, StageFailedError, StalledError, Taken
 from orchestrator.logs.diagnose import load_rules
 from orchestrator.logs.events import RunFinished, StageStarted, append_event
 from orchestrator.machine.rundir import RunDir
-from orchestrator.run.again import AGAIN, NEVER, TRIES, count_tries, find_scheduler, is_taken_away, judge
+from orchestrator.run.failures import AGAIN, NEVER, TRIES, count_tries, judge
 from orchestrator.run.state import wait_for_lost_holder
+from orchestrator.run.stopping import find_scheduler, is_taken_away
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from orchestrator.plan.cluster import (
 )
 from orchestrator.recipe.plan import File
 from orchestrator.recipe.schema import Cluster
-from orchestrator.run.again import AGAIN
+from orchestrator.run.failures import AGAIN
 from orchestrator.run.slurm import Job, parse_job, remember, submit
 
 

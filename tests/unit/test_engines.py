@@ -18,7 +18,7 @@ from orchestrator.cli import main
 from orchestrator.errors import RecipeError
 from orchestrator.plan.cluster import AWAY, ENGINES, Repeated, render_job
 from orchestrator.recipe.schema import Cluster
-from orchestrator.run.again import AGAIN
+from orchestrator.run.failures import AGAIN
 
 SKY = Cluster(
     gres="gpu:A100:4", shared="s3://bucket", mem="64G", cpus=8, setup=("echo 'a: b' # c",), extra=("use_spot: true",)
