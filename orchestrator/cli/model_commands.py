@@ -1,4 +1,4 @@
-"""Commands on models: evaluate any on any data; predict, serve and merge what a run has made."""
+"""Commands on models: evaluate and export any; predict, serve, push and merge what a run has made."""
 
 from __future__ import annotations
 
@@ -231,8 +231,8 @@ def serve_command(
     With --format any model is served, and checked against what orch predict would say. An API key is taken from the
     environment variable ORCH_API_KEY. Exit code 6: --check found other numbers.
     """
-    from orchestrator.serving import any_model, server
-    from orchestrator.serving.artefact import find_artefact, require_trusted_code
+    from orchestrator.serving import artefact as packaged
+    from orchestrator.serving import server
     from orchestrator.serving.chosen_models import Reading
 
     asked, reading = ServeOptions(**option.pick(options, ServeOptions)), Reading(**option.pick(options, Reading))
@@ -241,23 +241,23 @@ def serve_command(
     if reading.format is None:
         is_only_read = asked.dry_run or bool(show)
         trust = {"trust_remote_code": reading.trust_remote_code, "trust_run": trust_run}
-        artefact = find_artefact(run, runs, python, **trust, is_only_read=is_only_read)
+        artefact = packaged.find_artefact(run, runs, python, **trust, is_only_read=is_only_read)
         if show:
             text, note = server.show_engine(show, artefact, server.Address(asked.host, asked.port))
             tell(note)
             return Result({"engine": show, "text": text, "note": note}, lambda: hand_on(text.rstrip("\n")))
-        require_trusted_code(artefact, is_run_anyway=True)
+        packaged.require_trusted_code(artefact, is_run_anyway=True)
         return _serve(artefact, asked)
-    if reading.format not in any_model.SERVED_FORMATS:
-        known = ", ".join(any_model.SERVED_FORMATS)
+    if reading.format not in packaged.SERVED_FORMATS:
+        known = ", ".join(packaged.SERVED_FORMATS)
         raise click.BadParameter(f"{reading.format!r} is not one of {known}", param_hint="--format")
     if asked.dry_run or show:
         raise click.UsageError("--dry-run and --show take packaged models: what another lacks is written at its start")
     precision = option.resolve_hardware("auto", smoke=False).precision
-    with any_model.opened(
+    with packaged.opened(
         run, reading, python or sys.executable, precision=precision, with_probes=asked.check, tell=tell
     ) as artefact:
-        require_trusted_code(artefact, is_run_anyway=True)
+        packaged.require_trusted_code(artefact, is_run_anyway=True)
         return _serve(artefact, asked)
 
 

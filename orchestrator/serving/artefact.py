@@ -1,24 +1,29 @@
-"""A packaged model: the folder, what its scoring.json says, the Python that can load it, and its answers to rows."""
+"""A packaged model: the folder, what its scoring.json says, the Python that can load it, and its answers to rows.
+
+A model that Orch did not package becomes one for as long as a server needs it.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.scorers import SCORERS, find_use
+from orchestrator.backends.scorers import FORMATS, SCORERS, find_use
 from orchestrator.checks.model_loading import NamedModel, Permissions, find_loadable, require_loadable
 from orchestrator.errors import DataError, PreflightError, RunFolderError, StageFailedError, Where
 from orchestrator.evaluation.metrics import list_cautions
-from orchestrator.machine.files import read_regular
+from orchestrator.machine.files import read_regular, write_json
 from orchestrator.machine.json_files import MOST_BYTES, DamagedJsonError, load_json, parse_json
 from orchestrator.machine.places import WORKERS
 from orchestrator.recipe.plan import Command, Plan
 from orchestrator.run.folder import find_run, is_own_run, load_own_plan
+from orchestrator.serving.chosen_models import Reading, choose_model, find_model, require_chosen_load
 from orchestrator.serving.worker import Words, run_worker
 
 # scorer → what a client asks the server for
@@ -47,6 +52,12 @@ _ANSWERS = {
     "vectors": {"vector"},
     "chat": {"answer"},
 }
+
+CHAT = "chat"
+AUTHORS = "auto"  # as its authors use it
+SERVED_FORMATS = (AUTHORS, *FORMATS, CHAT)
+_NEW_TOKENS = 32  # of an answer: what is compared, not what a server may give
+_PREPARING = Words("the model cannot be prepared for a server", "the model was not prepared")
 
 
 @dataclass(frozen=True)
@@ -270,3 +281,69 @@ def parse_answers(text: str, rows: list[dict[str, Any]], kind: str) -> list[dict
     if not whole:
         raise StageFailedError(f"the model gave {len(answers)} answers to {len(rows)} rows", hint=hint)
     return answers
+
+
+@contextmanager
+def opened(
+    name: str, reading: Reading, python: str, *, precision: str, with_probes: bool, tell: Callable[[str], None]
+) -> Iterator[Artefact]:
+    """Give a model that Orch did not package as an artefact that lives as long as the block.
+
+    `python` loads it and has the server. `with_probes` it has been asked them before, as `orch predict` asks. Raises
+    PreflightError for a model that is not here, cannot be loaded, or scores in no known way, and what the worker's run
+    raises.
+    """
+    folder, spec = _find_spec(name, reading, python, precision)
+    with tempfile.TemporaryDirectory(prefix="orch-serve-") as place:
+        scoring, out = Path(place, "scoring.json"), Path(place, spec["name"])
+        write_json(scoring, spec)
+        argv = (python, str(WORKERS), "serve_folder", "--model", str(folder), "--scoring", str(scoring))
+        run_worker(Command((*argv, "--out", str(out)), env=(("HF_HUB_OFFLINE", "1"),), cwd=place), _PREPARING)
+        artefact = load_artefact(out, spec["name"], python)
+        artefact = replace(artefact, trusts_remote_code=reading.trust_remote_code, env=reading.permissions.env)
+        if with_probes:
+            tell(f"asking {artefact.name} as orch predict does")
+            artefact = replace(artefact, spec={**artefact.spec, "probes": _answer_probes(artefact, tell)})
+        yield artefact
+
+
+def _find_spec(name: str, reading: Reading, python: str, precision: str) -> tuple[Path, dict[str, Any]]:
+    """Return the model's folder and its scoring spec, once it is known to load."""
+    form = None if reading.format in {AUTHORS, CHAT} else reading.format
+    family = reading.family or ("decoder" if reading.format == CHAT else None)
+    model = find_model(name, replace(reading, format=form, family=family))
+    if model.folder is None:
+        hint = f"fetch it first, such as: hf download {name} --local-dir FOLDER"
+        raise PreflightError(f"{name} is not on this machine, and a server is to serve what was looked at", hint=hint)
+    label = model.folder.resolve().name or "model"
+    # a way of scoring that is no chat is wanted by all that looks at the model, chat or not
+    asked = replace(reading, format="flag-llm-reranker" if reading.format == CHAT else form, family=family)
+    chosen = choose_model(model, label, asked, precision=precision, vectors=True)
+    require_chosen_load([chosen], python)
+    spec = chosen.spec
+    if reading.format == CHAT:
+        shared = {key: spec[key] for key in ("version", "name", "dtype", "trust_remote_code")}
+        spec = {**shared, "scorer": CHAT, "max_new_tokens": _NEW_TOKENS}
+    return model.folder, spec
+
+
+def _answer_probes(artefact: Artefact, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Return the texts that packaged models keep, with this model's answers."""
+    texts = load_json(WORKERS / "probes.json")
+    if artefact.kind == CHAT:
+        asked = [{"prompt": chat["texts"][0]} for chat in texts["chats"] if len(chat["texts"]) == 2][:2]  # noqa: PLR2004
+        answers = ask_model(artefact, asked, vectors=False, tell=tell)
+        return [
+            {"messages": [{"role": "user", "content": row["prompt"]}], "answer": answer["answer"]}
+            for row, answer in zip(asked, answers, strict=True)
+        ]
+    pairs = [{"query": query, "document": document} for query, document in texts["examples"]]
+    if artefact.kind == "reranker":
+        return ask_model(artefact, pairs, vectors=False, tell=tell)
+    sides = [{side: pair[side]} for pair in pairs for side in ("query", "document")]
+    answers = ask_model(artefact, sides, vectors=True, tell=tell)
+    return [
+        {"text": text, "kind": side, "vector": answer["vector"]}
+        for row, answer in zip(sides, answers, strict=True)
+        for side, text in row.items()
+    ]

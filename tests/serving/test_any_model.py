@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import PreflightError
-from orchestrator.serving.any_model import opened
+from orchestrator.serving.artefact import opened
 from orchestrator.serving.chosen_models import Reading
 from tests.serving.test_check_command import orch
 

@@ -291,7 +291,7 @@ def test_a_sweep_is_stopped_by_its_trials_that_are_not_over(tmp_path, monkeypatc
         (tmp_path / "trials" / name).mkdir(parents=True)
     stopped = []
     monkeypatch.setattr(
-        "orchestrator.cli.run_commands.stop_run", lambda run, **_: stopped.append(run.root.name) or "asked"
+        "orchestrator.cli.folder_commands.stop_run", lambda run, **_: stopped.append(run.root.name) or "asked"
     )
     with pytest.raises(SystemExit) as ended:
         main(["stop", str(tmp_path)])
