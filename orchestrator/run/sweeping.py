@@ -234,7 +234,8 @@ class Runner:
     def run_beside(self, shares: list[dict[str, str]]) -> None:
         """Run as many trials at once as there are `shares` (`share_gpus`), each as a process with its own one."""
         running: dict[Child, tuple[Trial, dict[str, str], float]] = {}
-        told, ending = 0, None
+        ending: OrchError | None = None
+        told = 0
         with held_lock(RunDir(self.folder)), counted_interrupts() as interrupts:
             self.trials.write()
             coming = self._find_coming(interrupts)
