@@ -86,6 +86,13 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def warm_workers(warm: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each worker that a test starts be a fork of a process that has imported the libraries."""
+    for name, value in warm.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("workers")
@@ -246,13 +253,11 @@ def packaged_encoder(place: Path, tuned_encoder: Trained, eval_file: Path) -> Pa
 
 def kill_once_kept(cache, *command):
     """Start a worker, and kill it (SIGKILL) as soon as its cache keeps a score."""
-    child = subprocess.Popen(
-        [sys.executable, str(WORKERS), *command], stdout=subprocess.DEVNULL, start_new_session=True
-    )
+    child = subprocess.Popen([sys.executable, str(WORKERS), *command], stdout=subprocess.PIPE, start_new_session=True)
     try:
         while not any(kept.stat().st_size for kept in cache.glob("*/scores.jsonl")):
             assert child.poll() is None, "it ended before it could be killed"
             time.sleep(0.005)
     finally:
         os.kill(child.pid, signal.SIGKILL)
-        child.wait()
+        child.communicate()  # until a fork that stands in for it has let go of the stream too

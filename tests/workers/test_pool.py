@@ -51,6 +51,7 @@ def arguments(folder, model, data, device, **more):
     return [part for name, value in named.items() for part in (f"--{name}", str(value))]
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_two_processes_leave_the_same_bytes_as_one(tmp_path, tuned_encoder, data):
     for device in ("cpu", "cpu,cpu"):
         assert score.main(arguments(tmp_path, tuned_encoder.model, data, device)) == 0
@@ -62,6 +63,7 @@ def test_two_processes_leave_the_same_bytes_as_one(tmp_path, tuned_encoder, data
     assert "cautions" not in facts
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_vectors_are_shared_as_pairs_are(tmp_path, decoder):
     from orchestrator.workers.embedding.model import encode_texts
     from orchestrator.workers.specs import parse_embedding_spec
@@ -73,6 +75,7 @@ def test_vectors_are_shared_as_pairs_are(tmp_path, decoder):
     assert one.tobytes() == two.tobytes()
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_a_teacher_is_shared_and_its_journal_is_kept_by_the_parent(tmp_path, tuned_encoder):
     path = tmp_path / "pairs.jsonl"
     rows = [
@@ -105,7 +108,7 @@ def test_a_teacher_is_shared_and_its_journal_is_kept_by_the_parent(tmp_path, tun
 
 
 @pytest.fixture
-def shared(tuned_encoder, tmp_path):
+def shared(tuned_encoder, tmp_path, warm_workers):
     spec = load_spec(write_spec(tmp_path / "spec.json", **PLAIN))
     reader = open_reader(str(tuned_encoder.model), spec, ["cpu", "cpu"])
     yield build_scorer(reader, spec)
@@ -144,6 +147,7 @@ def test_an_error_names_the_device_when_no_process_is_left(shared):
         shared.score([key[:2] for key in KEYS])
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_what_a_process_refuses_is_said_once_and_as_it_is(decoder, tmp_path):
     spec = load_spec(write_spec(tmp_path / "spec.json", **{**PLAIN, "scorer": "reward-model"}))
     with pytest.raises(WorkerError, match="would be filled with random numbers"):
@@ -166,6 +170,7 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path, tuned_encoder, dat
     assert psutil.wait_procs(children, timeout=60)[1] == []
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_a_stopped_scoring_continues_from_what_is_kept_with_the_same_bytes(tmp_path, tuned_encoder, data):
     command = arguments(tmp_path, tuned_encoder.model, data, "cpu", cache=tmp_path / "cache", **{"batch-size": 1})
     kill_once_kept(tmp_path / "cache", "score", *command)

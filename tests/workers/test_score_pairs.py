@@ -82,6 +82,7 @@ def test_the_longest_pairs_come_first_and_each_once(tmp_path):
     assert [[len(key.document) for key in call] for call in calls] == [[9, 5], [3, 1]]
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_a_killed_worker_continues_and_gives_the_same_scores(tmp_path, tuned_encoder):
     path = write_pairs(tmp_path / "pairs.jsonl", all_pairs(24))
     spec = write_spec(tmp_path / "one.json", scorer="cross-encoder", batch_size=1, **PLAIN)
@@ -238,6 +239,7 @@ def orch(*argv, **options):
     return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_the_command_continues_after_ctrl_c(tmp_path, tuned_encoder):
     documents = [text for _, text in all_pairs(1)[:5]]
     rows = [{"query": f"what about {number}?", "pos": documents[:1], "neg": documents[1:]} for number in range(200)]
