@@ -53,14 +53,14 @@ SPECS = {
 
 
 @pytest.fixture(scope="session")
-def tiny_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_decoder(tmp_path_factory: pytest.TempPathFactory, warm: dict[str, str]) -> Path:
     """Return a tiny untrained Qwen3 whose tokenizer knows a few words."""
     place = tmp_path_factory.mktemp("tiny")
     texts = place / "texts.jsonl"
     rows = [{"query": f"what is number {n}? yes or no", "pos": [f"the number {n}"], "neg": ["no"]} for n in range(30)]
     texts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     argv = [WORKERS, "tiny_model", "--like", "decoder", "--model-type", "qwen3", "--texts", texts, "--out", place / "m"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, **warm, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *map(str, argv)], capture_output=True, text=True, check=False, env=env, timeout=300
     )

@@ -14,6 +14,12 @@ from tests.serving.test_check_command import orch
 QWEN3 = Reading(format="qwen3-native")
 
 
+@pytest.fixture(autouse=True)
+def forked(warm, monkeypatch):
+    for name, value in warm.items():
+        monkeypatch.setenv(name, value)
+
+
 def test_a_models_own_answers_are_what_its_server_is_checked_with(tiny_decoder, fake_vllm):
     with opened(
         str(tiny_decoder), QWEN3, fake_vllm, precision="fp32", with_probes=True, tell=lambda _: None

@@ -182,6 +182,7 @@ def test_a_corpus_without_texts_is_refused(tmp_path, text):
         mine.read_corpus(tmp_path / "corpus.jsonl")
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_the_command_writes_rows_ledger_and_lineage(tmp_path, work):
     program = [
         sys.executable,
