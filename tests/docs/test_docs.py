@@ -257,6 +257,53 @@ def test_every_diagnosis_stands_in_the_troubleshooting_page():
     assert not [rule.name for rule in load_rules() if f"| `{rule.name}` |" not in page]
 
 
+def test_both_readmes_say_how_many_rules_there_are():
+    from orchestrator.logs.diagnose import load_rules
+
+    english, chinese = (page.read_text(encoding="utf-8") for page in READMES)
+    assert f"{len(load_rules())} rules" in english
+    assert f"{len(load_rules())} 条规则" in chinese
+
+
+_ADDING = {"add", "add_own", "add_worker", "add_score", "_add_tiny", "_add_fetch"}
+
+
+def read_text(node):
+    """Return a text of the code, with .* for what stands in braces; "" for anything else."""
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    return "".join(str(part.value) if isinstance(part, ast.Constant) else ".*" for part in parts)
+
+
+def find_stage_kinds():
+    """Return the kinds of stages that the functions of plan/ add, as patterns."""
+    kinds = set()
+    for path in (ROOT / "orchestrator" / "plan").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            found = []
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in _ADDING:
+                found = node.args[:3]
+            elif isinstance(node, ast.FunctionDef) and node.name.startswith(("add_", "_add_")):
+                found = node.args.defaults
+            kinds.update(text for text in map(read_text, found) if re.fullmatch(r"[a-z][a-z.*-]+", text))
+    return kinds
+
+
+def test_every_kind_of_stage_and_every_file_of_a_run_stands_in_the_architecture():
+    from orchestrator.machine.rundir import RunDir, StageDir
+
+    text = TREE_PAGE.read_text(encoding="utf-8")
+    stages, rest = text.split("## Stages")[1].split("## The run folder")
+    named = re.findall(r"`([\w-]+)`", stages)
+    kinds = find_stage_kinds()
+    assert len(kinds) > 10
+    assert [kind for kind in kinds if not any(re.fullmatch(kind, name) for name in named)] == []
+    files = rest.split("## Layers")[0]
+    own = [where._name for name, where in vars(RunDir).items() if hasattr(where, "_name") and name != "data"]
+    own += [f"stages/NN-name/{where._name}" for where in vars(StageDir).values() if hasattr(where, "_name")]
+    assert len(own) > 30
+    assert [name for name in own if not re.search(rf"`{re.escape(name)}/?`", files)] == []
+
+
 def test_every_exit_code_stands_in_both_readmes():
     from orchestrator.errors import OrchError
 

@@ -22,6 +22,7 @@ from orchestrator.plan.load import load_recipe
 from orchestrator.plan.pipeline import build_plan
 from orchestrator.recipe.registry import TOOLS
 from orchestrator.recipe.schema import build_json_schema
+from orchestrator.workers.specs import load_raw_spec, parse_spec
 
 HERE = Path(__file__).parent
 RECIPE = """\
@@ -89,6 +90,9 @@ def test_its_template_makes_the_train_command_and_its_rows_are_prepared(build):
     for file in plan.files:
         (job.run_dir / file.path).parent.mkdir(parents=True, exist_ok=True)
         (job.run_dir / file.path).write_text(file.text)
+    specs = sorted((job.run_dir / "files").glob("scoring.*.json"))
+    assert "scoring.packaged.json" in {path.name for path in specs}
+    assert all(parse_spec(load_raw_spec(path), str(path)).scorer == "cross-encoder" for path in specs)
     words = plan.stage("prepare").command.argv
     assert prepare.main(words[words.index("-m") + 2 :]) == 0
     rows = [json.loads(line) for line in (job.run_dir / "data" / "train.jsonl").read_text().splitlines()]

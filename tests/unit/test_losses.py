@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
+import pytest
+
 from orchestrator.backends import BACKENDS
 from orchestrator.data.forms import TRAIN_FORMS
 from orchestrator.data.rows.records import KINDS
@@ -42,3 +46,9 @@ def test_the_worker_trains_every_loss_of_embedding_models_from_the_same_rows():
     for name, facts in own.items():
         theirs = of_embeddings.LOSSES[name]
         assert (facts.form, {*facts.settings}, facts.in_batch) == (theirs.form, {*theirs.settings}, theirs.in_batch)
+
+
+@pytest.mark.parametrize("worker", [of_worker, of_embeddings])
+def test_the_worker_reads_every_setting_of_its_losses_and_no_other(worker):
+    known = {field.name for field in fields(worker.LossSettings)} - {"type"}
+    assert known == {name for loss in worker.LOSSES.values() for name in loss.settings}
