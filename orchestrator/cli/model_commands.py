@@ -98,16 +98,13 @@ def format_evaluation(result: Mapping[str, Any]) -> Iterator[str]:
     """Yield the means of every model, each model's comparison with the first, and what to beware of."""
     from orchestrator.evaluation.measures import display_name
     from orchestrator.evaluation.metrics import list_cautions
-    from orchestrator.report.wording import figure, interval, measured_on, p_value, signed
+    from orchestrator.report.wording import change, list_means, measured_on, p_value
 
     yield measured_on(result)
-    for system in result["systems"]:
-        means = "  ".join(f"{display_name(name)} {figure(system['means'][name])}" for name in result["metrics"])
-        yield f"  {means}  {system['label']}"
+    yield from list_means(result["systems"], result["metrics"])
     for row in result["comparisons"]:
         if row["metric"] == result["headline"]["metric"]:
-            evidence = f"{signed(row['difference'])} {interval(row['low'], row['high'])}, {p_value(row['p'])}"
-            words = f"{row['verdict']}, {display_name(row['metric'])} {evidence}"
+            words = f"{row['verdict']}, {display_name(row['metric'])} {change(row)}, {p_value(row['p'])}"
             yield f"{row['system']} against {row['baseline']}: {words}"
     for missing in result["gaps"]:
         yield f"caution: {missing}"

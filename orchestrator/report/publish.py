@@ -123,9 +123,7 @@ def build_lines(summary: Mapping[str, Any], language: Language = "en") -> list[s
     verdict = wording.translate_verdict(summary["verdict"], language)
     lines = [f"{summary['name']}: {verdict}", wording.translate_headline(summary, language)]
     metrics = summary["metrics"]
-    for system in metrics["systems"]:
-        means = "  ".join(f"{display_name(name)} {wording.figure(system['means'][name])}" for name in metrics["names"])
-        lines.append(f"  {means}  {system['label']}")
+    lines += wording.list_means(metrics["systems"], metrics["names"])
     if (power := summary.get("power")) and summary["verdict"] == NO_DIFFERENCE:
         lines.append(wording.describe_power(power, summary["unit"], language))
     lines += [summary["teacher"]] if summary["teacher"] else []

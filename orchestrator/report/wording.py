@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,14 @@ SWEEP = {  # {0} to {8} of a rule: metric, before, after, difference, interval, 
     "not_begun": Text("{0} trials were not run", "{0} 次试验未运行"),
 }
 _COMPARED = {BETTER: "is better than", WORSE: "is worse than", NO_DIFFERENCE: "shows no measurable difference from"}
+_HEADLINE = {  # {0} to {2}: metric, before, after
+    "rose": Text("{0} rose from {1} to {2}", "{0} 由 {1} 升至 {2}"),
+    "fell": Text("{0} fell from {1} to {2}", "{0} 由 {1} 降至 {2}"),
+    NO_DIFFERENCE: Text(
+        "{0} shows no measurable difference, {1} before and {2} after", "{0} 无可测差异，微调前 {1}，微调后 {2}"
+    ),
+}
+_COMMA = Text(", ", "，")
 _TRAINING = Text("training: {0}", "训练：{0}")
 _UNITS = {"query": "个查询", "pair": "个句对", "row": "行"}
 
@@ -78,19 +86,20 @@ _UNITS = {"query": "个查询", "pair": "个句对", "row": "行"}
 def describe_speed(cost: Mapping[str, Any], language: Language = "en") -> str:
     """Return in one line how fast the training was, and what memory it took."""
     parts = [text.say(language).format(cost[name]) for name, text in _SPEED.items() if name in cost]
-    return _TRAINING.say(language).format((", " if language == "en" else "，").join(parts))
+    return _TRAINING.say(language).format(_COMMA.say(language).join(parts))
 
 
 def describe_power(power: Mapping[str, Any], unit: str, language: Language = "en") -> str:
     """Return in one line which difference of the headline metric the evaluation set can show."""
-    needed = power["rows_for_small_gain"]
-    said = counted(needed, unit) if language == "en" else f"{needed:,} {_UNITS[unit]}"
-    line = _POWER.say(language).format(display_name(power["metric"]), figure(power["smallest"]), said)
+    needed = counted(power["rows_for_small_gain"], unit, language)
+    line = _POWER.say(language).format(display_name(power["metric"]), figure(power["smallest"]), needed)
     return line + (_POWER_ASSUMED.say(language) if power["assumed"] else "")
 
 
-def counted(number: int, noun: str) -> str:
-    """Return `1 query`, `60 queries`, `1,204 rows`."""
+def counted(number: int, noun: str, language: Language = "en") -> str:
+    """Return `1 query`, `60 queries`, `1,204 rows`; in Chinese of what is measured: `60 个查询`."""
+    if language == "zh":
+        return f"{number:,} {_UNITS[noun]}"
     return f"{number:,} {noun if number == 1 else plural(noun)}"
 
 
@@ -115,6 +124,11 @@ def signed(value: float) -> str:
 def interval(low: float | None, high: float | None) -> str:
     """Return `[+0.394, +0.531]`, or that there is none."""
     return "[no interval]" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
+
+
+def change(row: Mapping[str, Any]) -> str:
+    """Return a comparison's difference with its interval, as in `+0.461 [+0.394, +0.531]`."""
+    return f"{signed(row['difference'])} {interval(row['low'], row['high'])}"
 
 
 def p_value(p: float) -> str:
@@ -171,13 +185,17 @@ def headline_parts(metrics: Mapping[str, Any]) -> tuple[str, str]:
     comparison = headline_comparison(metrics)
     if comparison is None:
         return _explain_not_compared(metrics, metric, name)
-    before, after = figure(comparison["before"]), figure(comparison["after"])
-    rose = (comparison["verdict"] == BETTER) == higher_is_better(metric)
-    statement = f"{name} {'rose' if rose else 'fell'} from {before} to {after}"
-    if comparison["verdict"] == NO_DIFFERENCE:
-        statement = f"{name} shows no measurable difference, {before} before and {after} after"
-    size = f"{signed(comparison['difference'])} {interval(comparison['low'], comparison['high'])}"
-    return statement, f"{size}, {p_value(comparison['p'])}, {counted(comparison['units'], metrics['unit'])}"
+    return _say_comparison(comparison, metrics["unit"])
+
+
+def _say_comparison(row: Mapping[str, Any], unit: str, language: Language = "en") -> tuple[str, str]:
+    """Return a comparison as a statement and its evidence."""
+    way = row["verdict"]
+    if way != NO_DIFFERENCE:
+        way = "rose" if (way == BETTER) == higher_is_better(row["metric"]) else "fell"
+    values = display_name(row["metric"]), figure(row["before"]), figure(row["after"])
+    evidence = change(row), p_value(row["p"]), counted(row["units"], unit, language)
+    return _HEADLINE[way].say(language).format(*values), _COMMA.say(language).join(evidence)
 
 
 def _explain_not_compared(metrics: Mapping[str, Any], metric: str, name: str) -> tuple[str, str]:
@@ -192,6 +210,13 @@ def _explain_not_compared(metrics: Mapping[str, Any], metric: str, name: str) ->
     return f"{name} is {figure(tuned['means'][metric])} on {units}", f"not compared, since {reason}"
 
 
+def list_means(systems: Iterable[Mapping[str, Any]], metrics: Sequence[str]) -> Iterator[str]:
+    """Yield a line a system: its mean of every metric, and its name."""
+    for system in systems:
+        means = "  ".join(f"{display_name(name)} {figure(system['means'][name])}" for name in metrics)
+        yield f"  {means}  {system['label']}"
+
+
 def headline(metrics: Mapping[str, Any]) -> str:
     """Return the verdict as one sentence, as in `nDCG@10 rose from 0.412 to 0.873: +0.461 [+0.394, +0.531], …`."""
     return ": ".join(headline_parts(metrics))
@@ -203,12 +228,7 @@ def translate_headline(summary: Mapping[str, Any], language: Language) -> str:
     english: str = summary["headline"]
     if language == "en" or first is None or first["metric"] != summary["metrics"]["headline"]:
         return english
-    name, before, after = display_name(first["metric"]), figure(first["before"]), figure(first["after"])
-    size = f"{signed(first['difference'])} {interval(first['low'], first['high'])}"
-    found = f"{size}，{p_value(first['p'])}，{first['units']:,} {_UNITS[summary['unit']]}"
-    if first["verdict"] == NO_DIFFERENCE:
-        return f"{name} 无可测差异，微调前 {before}，微调后 {after}：{found}"
-    return f"{name} 由 {before} {'升至' if first['difference'] > 0 else '降至'} {after}：{found}"
+    return "：".join(_say_comparison(first, summary["unit"], language))
 
 
 def translate_verdict(word: str, language: Language) -> str:
@@ -265,7 +285,7 @@ def describe_exports(exports: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     for one in exports:
         name, sizes, speed, changes = one["metrics"][0], one["bytes"], one["speed"], one["changes"]
         row = next((found for found in one["comparisons"] if found["metric"] == name), None)
-        difference = f"{signed(row['difference'])} {interval(row['low'], row['high'])}" if row else "–"
+        difference = change(row) if row else "–"
         rows.append([
             one["form"],
             " → ".join(plain(round(sizes[side] / 1e6, 1)) for side in ("source", "export")),
