@@ -27,7 +27,7 @@ from orchestrator.run.sweep import is_over, is_sweep, load_sweep, trial_dir
 
 def verdict_lines(run: RunDir, report: dict[str, Any]) -> Iterator[str]:
     """Yield a finished run's verdict and where things are."""
-    from orchestrator.report.publish import build_lines
+    from orchestrator.report.wording import build_lines
 
     with understood(run.report_json):
         lines = build_lines(report, current_language())
@@ -230,8 +230,7 @@ def compare_command(first: str, others: tuple[str, ...], runs: Path) -> Result:
     With three runs or more the intervals hold for all of them at once, and the best one is named together with those
     that are not measurably worse.
     """
-    from orchestrator.report.compare_runs import compare_runs
-    from orchestrator.report.wording import format_comparison
+    from orchestrator.report.compare_runs import compare_runs, format_comparison
 
     result = compare_runs(*(find_run(run, runs) for run in (first, *others)))
     return Result(result, (format_comparison(result),))

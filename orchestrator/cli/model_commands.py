@@ -97,8 +97,7 @@ def evaluate_command(
 def format_evaluation(result: Mapping[str, Any]) -> Iterator[str]:
     """Yield the means of every model, each model's comparison with the first, and what to beware of."""
     from orchestrator.evaluation.measures import display_name
-    from orchestrator.evaluation.metrics import list_cautions
-    from orchestrator.report.wording import change, list_means, measured_on, p_value
+    from orchestrator.report.wording import change, list_cautions, list_means, measured_on, p_value
 
     yield measured_on(result)
     yield from list_means(result["systems"], result["metrics"])

@@ -276,8 +276,7 @@ def _sweep(
 
 def _choose(folder: Path, sweep: Sweep) -> Result:
     """Write down what wins, and say it."""
-    from orchestrator.report.compare_runs import choose_trial
-    from orchestrator.report.wording import format_sweep
+    from orchestrator.report.compare_runs import choose_trial, format_sweep
 
     sweep.choice = choose_trial(folder, sweep)
     write_sweep(folder, sweep)

@@ -55,7 +55,7 @@ def data_score_command(
     Example: orch data score train.jsonl --model BAAI/bge-reranker-v2-m3 -o train.scored.jsonl
     """
     from orchestrator.data.request import RowFiles
-    from orchestrator.evaluation.metrics import list_cautions
+    from orchestrator.report.wording import list_cautions
     from orchestrator.serving.chosen_models import Reading
     from orchestrator.serving.teach import score_files
 

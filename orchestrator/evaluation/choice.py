@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from orchestrator.errors import DataError
 from orchestrator.evaluation import paired
 from orchestrator.evaluation.measures import Metric
@@ -59,8 +61,6 @@ def compare_trainings(
     their mean (Student, The Probable Error of a Mean, 1908). One training is compared by `paired.compare`, which
     knows nothing of the next. `wins`, `losses` and `ties` count rows by the mean over the trainings.
     """
-    import numpy as np
-
     if len(trainings) == 1:
         return paired.compare(trainings[0], higher_is_better=higher_is_better, seed=seed)
     whole = paired.summarise(trainings, higher_is_better=higher_is_better)
@@ -83,8 +83,6 @@ def compare_many(
     is itself an estimate from n rows, c is read as a quantile of the normal and widened to Student's of n - 1 degrees.
     Several trainings of a system count as in `compare_trainings`. Takes at least one system.
     """
-    import numpy as np
-
     found = [paired.summarise(trainings, higher_is_better=higher_is_better) for trainings in systems]
     if len(systems) == 1:
         return [compare_trainings(systems[0], higher_is_better=higher_is_better, seed=seed, resamples=resamples)]
@@ -154,8 +152,6 @@ def find_not_worse(
     The interval holds for all pairs of systems at once, with a probability of 95 %, so that it stays true although the
     best was chosen by the same rows (Tukey's method of all pairs; Hsu, Multiple Comparisons, 1996, ch. 5).
     """
-    import numpy as np
-
     if len(systems) == 1:
         return ()
     draws = _draw(systems, seed, resamples)
@@ -176,8 +172,6 @@ def find_not_worse(
 
 def split_rows(count: int, seed: int) -> tuple[list[int], list[int]]:
     """Return the rows that choose and the rows that confirm, each in order. Raises DataError for too few rows."""
-    import numpy as np
-
     if count < FEWEST_TO_SPLIT:
         raise DataError(
             f"{count} rows are too few to choose the best system on one half and to confirm it on the other",
@@ -212,8 +206,6 @@ def find_power(metric: Metric, before: Columns, after: Columns | None = None) ->
     model's values alone, of standard deviation τ, σ is taken to be τ·√(2·(1 - ρ)) with ρ = 0.5: two models find the
     same queries hard.
     """
-    import numpy as np
-
     if metric.statistic != "mean":
         return None
     pair = paired.pair_columns(metric, before, after if after is not None else before)
@@ -237,8 +229,6 @@ def _draw(systems: Sequence[Trainings], seed: int, resamples: int) -> Array:
 
     All systems must be paired over the same n rows.
     """
-    import numpy as np
-
     pairs = [pair for trainings in systems for pair in trainings]
     count = len(pairs[0].gains)
     summed = [np.concatenate((pair.first, pair.second)) for pair in pairs if pair.adds_up]
@@ -271,16 +261,12 @@ def _draw(systems: Sequence[Trainings], seed: int, resamples: int) -> Array:
 
 def _spread(draws: Array) -> Array:
     """Return (k,) half the width of the middle 68.27 % of the draws, which is the deviation of a normal."""
-    import numpy as np
-
     low, high = np.quantile(draws, (0.158655, 0.841345), axis=0)
     return (high - low) / 2
 
 
 def _scaled(distances: Array, errors: Array) -> Array:
     """Return distances over errors, 0 where there is no error: systems that do not differ in any row."""
-    import numpy as np
-
     return np.where(errors > ROUNDING, distances / np.where(errors > ROUNDING, errors, 1.0), 0.0)
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from orchestrator.errors import RunFolderError, StageFailedError
 from orchestrator.evaluation import eval_rows
 from orchestrator.evaluation.eval_rows import ChatRow, ChatScore, Document, Group, Pair, load_row_scores, read_rows
@@ -137,8 +139,6 @@ class PairEval:
         possible, under pearson the difference of its standardised scores. A correlation that constant scores leave
         undefined is 0.
         """
-        import numpy as np
-
         measured = {}
         gold = np.asarray([pair.gold for pair in self.pairs], dtype=float)
         ranked = {name: require_metric(name).statistic == "rank correlation" for name in metrics}

@@ -84,6 +84,11 @@ UNITS = {GROUP: "query", RETRIEVAL: "query", PAIR: "pair", CHAT: "row"}  # what 
 _MOST_DIGITS = 9  # of a cutoff: more documents than any query has
 RANKED, PAIRED, CHATTED = frozenset({GROUP, RETRIEVAL}), frozenset({PAIR}), frozenset({CHAT})
 
+BASELINE, TEACHER, TUNED = "baseline", "teacher", "tuned"  # what a measured model is to a run
+SOURCE = "source"  # what an export was made from
+BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no measurable difference"  # what a comparison shows
+NOT_COMPARED = "not compared"
+
 Statistic = Literal["mean", "ratio", "exponential", "correlation", "rank correlation"]
 
 
@@ -236,7 +241,6 @@ _RULE = re.compile(
     rf"\s*(?P<operator>[<>]=?)\s*(?:(?P<baseline>baseline|source)(?:\s*(?P<sign>[+-])\s*(?P<offset>{_NUMBER}))?|(?P<number>{_NUMBER}))\s*"
 )
 _OPERATORS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
-BASELINE, SOURCE = "baseline", "source"  # what a rule may count from: a run's baseline, an export's source
 Means = Mapping[str, float | None] | None  # {metric: a system's value}; None where it was not measured
 _TURNED = {">": "<", "<": ">", "+": "-", "-": "+"}
 

@@ -16,15 +16,25 @@ from orchestrator.errors import OrchError, RecipeError, RunFolderError, Where
 from orchestrator.evaluation import measures
 from orchestrator.evaluation.choice import find_power
 from orchestrator.evaluation.eval_sets import GOLD, EvalSet, Measured, describe_eval, load_eval
-from orchestrator.evaluation.measures import CHAT, SOURCE, UNITS, check_metrics, default_metrics, require_metric
-from orchestrator.evaluation.paired import NOT_COMPARED, compare, pair_columns
+from orchestrator.evaluation.measures import (
+    BASELINE,
+    CHAT,
+    NOT_COMPARED,
+    SOURCE,
+    TEACHER,
+    TUNED,
+    UNITS,
+    check_metrics,
+    default_metrics,
+    require_metric,
+)
+from orchestrator.evaluation.paired import compare, pair_columns
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Plan, Stage
 
 METRICS_VERSION = 2
 SEED = 42
-BASELINE, TEACHER, TUNED = "baseline", "teacher", "tuned"
 PART, _TUNED_PART = "tuned-part", "tuned-"  # another way of the tuned model: `tuned-sparse` is compared with `sparse`
 BEFORE, AFTER = "before", "after"  # the sides of a guard
 EXPORT = "export"  # a model in another form, against its `source`
@@ -235,7 +245,7 @@ def _measure_guard(
 
 def _judge_sides(
     sides: tuple[str, str], measured: Mapping[str, Measured], names: Sequence[str], gate: Mapping[str, object], *,
-    seed: int, of: str = "", against: str = measures.BASELINE
+    seed: int, of: str = "", against: str = BASELINE
 ) -> dict[str, Any]:  # fmt: skip
     """Return {"means", "comparisons", "verdict", "gate"} of the second side against the first, if both are there."""
     first, second = (measured.get(side) for side in sides)
@@ -325,21 +335,6 @@ def load_scoring(path: Path) -> dict[str, Any]:
         return {}
     spec = scoring.pop("spec", None)
     return {**(spec if isinstance(spec, dict) else {}), **scoring}
-
-
-def list_cautions(scoring: Mapping[str, Any]) -> list[str]:
-    """Return what a scoring.json says that a reader should know: texts that were cut, and what the worker warns of."""
-    said = scoring.get("cautions")
-    found = [str(one) for one in said] if isinstance(said, list) else []
-    for unit, of, cut in (("pairs", "pairs_counted", "pairs_cut"), ("texts", "texts", "texts_cut")):
-        count, whole = scoring.get(cut), scoring.get(of)
-        if isinstance(count, int) and isinstance(whole, int) and 0 < count <= whole:
-            limit = scoring.get("reads_tokens") or scoring.get("max_length")
-            share = f"{100 * count / whole:.0f} %" if count * 200 >= whole else "less than 1 %"
-            found.append(
-                f"{count} of {whole} {unit} ({share}) are longer than the {limit} tokens that it reads, and were cut"
-            )
-    return found
 
 
 def compare_measured(before: Measured, after: Measured, metrics: Sequence[str], seed: int) -> list[dict[str, Any]]:

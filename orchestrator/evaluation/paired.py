@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.evaluation.measures import Metric
+import numpy as np
+
+from orchestrator.evaluation.measures import BETTER, NO_DIFFERENCE, WORSE, Metric
 
 Columns = Mapping[str, Sequence[float | None]]  # {name: a value each row, None where the row takes no part}
-Array = Any  # numpy's array; numpy is imported inside functions, so that checking a recipe stays quick
+Array = Any  # numpy's; numpy is of the extra `report`: what only speaks of comparisons imports measures.py
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -21,11 +23,6 @@ ROUNDING = 1e-12  # below this a difference comes from adding up expectations ov
 _BATCH_NUMBERS = 4_000_000  # random numbers drawn at once: bounds the memory
 _SAME = 1e-14  # differences of statistics this close are one number added up in another order
 _HIGHEST_EXPONENT = 300.0  # the loss of a diverged model can be far above; squares of exp(300) are still finite
-
-BETTER = "better"
-WORSE = "worse"
-NO_DIFFERENCE = "no measurable difference"
-NOT_COMPARED = "not compared"
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,6 @@ def pair_ratios(first: Array, second: Array, *, exponent: bool = False) -> Paire
     § 2.7): tokens of one row are not independent of each other. With `exponent` the statistic is exp(ratio), the
     perplexity. Lower is better.
     """
-    import numpy as np
 
     def of_sums(sums: Array) -> Array:
         ratio = sums[0] / sums[1]
@@ -112,7 +108,6 @@ def pair_correlations(first: Array, second: Array, gold: Array, *, ranked: bool)
     on a common scale are they exchangeable under the hypothesis that both are equally good (Deutsch, Dror and Roth, A
     Statistical Analysis of Summarization Evaluation Metrics using Resampling Methods, TACL 9, 2021).
     """
-    import numpy as np
     from scipy import stats
 
     one, two, goal = (common_scale(values, ranked=ranked) for values in (first, second, gold))
@@ -144,8 +139,6 @@ def pair_correlations(first: Array, second: Array, gold: Array, *, ranked: bool)
 
 def row_differences(first: Array, second: Array) -> Array:
     """Return (n,) second minus first, 0 where only rounding tells them apart."""
-    import numpy as np
-
     differences = second - first
     differences[np.abs(differences) < ROUNDING] = 0.0
     return differences
@@ -171,8 +164,6 @@ def pair_errors(scores: Array, gold: Array, *, ranked: bool) -> Array:
     `ranked`: the difference of ranks as a share of the longest possible, from 0 to 1; else the difference of
     standardised scores.
     """
-    import numpy as np
-
     errors = np.abs(common_scale(scores, ranked=ranked) - common_scale(gold, ranked=ranked))
     return errors / max(1, len(errors) - 1) if ranked else errors
 
@@ -199,8 +190,6 @@ def _pearson(first: Array, second: Array) -> Array:
 
 def _quotient(covariance: Array, first: Array, second: Array) -> Array:
     """Return covariance over the root of the variances; 0 where a variance is 0 but for rounding."""
-    import numpy as np
-
     product = first * second
     defined = (first > ROUNDING) & (product > 0)
     return np.where(defined, covariance / np.sqrt(np.where(defined, product, 1.0)), 0.0)
@@ -248,8 +237,6 @@ def pair_columns(metric: Metric, before: Columns, after: Columns) -> Paired | No
     Both hold the columns of `eval_sets.Measured`, row for row: the metric's own, and what its statistic is made of
     (`nll` and `tokens`, or `score` and `gold`).
     """
-    import numpy as np
-
     name = metric.name
     shared = [row for row, values in enumerate(zip(before[name], after[name], strict=True)) if None not in values]
     if not shared:
@@ -283,8 +270,6 @@ def compare(paired: Paired, *, higher_is_better: bool = True, seed: int = 42) ->
 
 def summarise(trainings: Sequence[Paired], *, higher_is_better: bool) -> Comparison:
     """Return the comparison of the mean over trainings that share a reference and rows, without interval and p."""
-    import numpy as np
-
     gains = np.mean([pair.gains for pair in trainings], axis=0)
     wins, losses = int((gains > ROUNDING).sum()), int((gains < -ROUNDING).sum())
     return Comparison(
@@ -305,7 +290,6 @@ def summarise(trainings: Sequence[Paired], *, higher_is_better: bool) -> Compari
 
 def _bootstrap_interval(paired: Paired, seed: int) -> tuple[float | None, float | None]:
     """Return the percentile interval of the difference, (None, None) where one row has none."""
-    import numpy as np
     from scipy import stats
 
     count = len(paired.gains)
@@ -334,8 +318,6 @@ def _randomisation_p(paired: Paired, seed: int) -> tuple[float, bool]:
     scipy.stats.permutation_test does the same for means, and is what the tests compare with; for 5,000 queries it
     takes 10 times as long.
     """
-    import numpy as np
-
     count = int(paired.unlike.sum())
     observed = abs(paired.exchange(np.ones((1, count)))[0])
     enough = observed * (1 - ROUNDING) - _SAME  # equal differences must count as equal whatever the order of addition

@@ -8,7 +8,8 @@ from pathlib import Path
 from orchestrator.errors import GateMissedError, OrchError
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import say
-from orchestrator.report.publish import build_lines, write_report
+from orchestrator.report.publish import write_report
+from orchestrator.report.wording import build_lines
 
 _USAGE = 2
 

@@ -17,8 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from orchestrator.backends.render import find_templates
 from orchestrator.errors import PreflightError, RunFolderError
-from orchestrator.evaluation.measures import display_name
-from orchestrator.evaluation.metrics import TUNED
+from orchestrator.evaluation.measures import TUNED, display_name
 from orchestrator.machine.files import open_regular, write_text
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.tables import load_record

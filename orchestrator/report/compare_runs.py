@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,56 @@ from typing import Any
 from orchestrator.errors import RunFolderError, StageFailedError, Where
 from orchestrator.evaluation import choice
 from orchestrator.evaluation.eval_sets import GOLD, Measured
-from orchestrator.evaluation.measures import GROUP, UNITS, Metric, decide_gate, require_metric
-from orchestrator.evaluation.metrics import METRICS_VERSION, SEED, TUNED, compare_measured
-from orchestrator.evaluation.paired import BETTER, NO_DIFFERENCE, WORSE, Columns
+from orchestrator.evaluation.measures import (
+    BETTER,
+    GROUP,
+    NO_DIFFERENCE,
+    TUNED,
+    UNITS,
+    WORSE,
+    Metric,
+    decide_gate,
+    display_name,
+    require_metric,
+)
+from orchestrator.evaluation.metrics import METRICS_VERSION, SEED, compare_measured
+from orchestrator.evaluation.paired import Columns
 from orchestrator.machine.json_files import find_object
 from orchestrator.machine.rundir import RunDir
-from orchestrator.report.wording import counted
+from orchestrator.machine.terminal import Language, Text, align
+from orchestrator.report.wording import GATE, counted, figure, interval, p_cell, p_value, signed
 from orchestrator.run.folder import load_plan, load_run_object, understood
-from orchestrator.run.sweep import DONE, Sweep, trial_dir
+from orchestrator.run.sweep import DONE, Sweep, is_over, trial_dir
 
+_NOTE_SHOWN = 40  # characters
+_COMPARED = {BETTER: "is better than", WORSE: "is worse than", NO_DIFFERENCE: "shows no measurable difference from"}
+_SWEEP = {  # {0} to {8} of a rule: metric, before, after, difference, interval, p, rows, settings, verdict
+    "winner": Text("winner: {0} (trials {1})", "优胜：{0}（试验 {1}）"),
+    "confirmed": Text(
+        "chosen from {7} settings on one half of the evaluation set, confirmed on the other, {6} rows: {8}\n"
+        "{0} {1} before and {2} after: {3} {4}, {5}",
+        "在评估集的一半上从 {7} 组设置中选出，在另一半（{6} 行）上验证：{8}\n{0} 由 {1} 到 {2}：{3} {4}，{5}",
+    ),
+    "corrected": Text(
+        "chosen from {7} settings on {6} rows, too few to choose on one half and confirm on the other: {8}\n"
+        "{0} {1} before and {2} after: {3} {4}, {5}; interval and p are corrected for the choice, not the difference",
+        "在 {6} 行上从 {7} 组设置中选出，行数太少，无法分成选择与验证两半：{8}\n"
+        "{0} 由 {1} 到 {2}：{3} {4}，{5}；区间与 p 已按选择次数校正，差值未校正",
+    ),
+    "alone": Text(
+        "one setting on {6} rows, the mean of its trainings: {8}\n{0} {1} before and {2} after: {3} {4}, {5}",
+        "仅一组设置，{6} 行，取各次训练的均值：{8}\n{0} 由 {1} 到 {2}：{3} {4}，{5}",
+    ),
+    "better": Text("better than the untouched model", "优于未训练的模型"),
+    "worse": Text("worse than the untouched model", "劣于未训练的模型"),
+    "not shown": Text("no measurable difference from the untouched model", "与未训练的模型无可测差异"),
+    "alike": Text("not measurably worse: {0} settings (trials {1})", "无法区分优劣：{0} 组设置（试验 {1}）"),
+    "one_seed": Text(
+        "one training of each setting: what the next one would come to is not known; --seeds 3 counts that too",
+        "每组设置只训练一次：再训练一次会如何并不知道；--seeds 3 也计入这一偶然性",
+    ),
+    "not_begun": Text("{0} trials were not run", "{0} 次试验未运行"),
+}
 _CHOSEN = {BETTER: "better", WORSE: "worse", NO_DIFFERENCE: "not shown"}
 
 
@@ -74,6 +115,47 @@ def _find_best(metric: Metric, sides: Sequence[Measured], runs: Sequence[RunDir]
     best = max(range(len(pairs)), key=lambda place: way * pairs[place][0].after)
     not_worse = [str(runs[place].root) for place in choice.find_not_worse(pairs, best, SEED)]
     return {"metric": metric.name, "run": str(runs[best].root), "not_worse": not_worse}
+
+
+def format_comparison(compared: Mapping[str, Any]) -> str:
+    """Return the verdict of `compare_runs` and a table of plain text."""
+    several = "others" in compared
+    other = "other" if several else "second"
+    table: list[tuple[str, ...]] = [("metric", "first", other, "difference", "95 % interval", "p", "won / lost / tied")]
+    table += [
+        (
+            display_name(row["metric"]),
+            figure(row["before"]),
+            figure(row["after"]),
+            signed(row["difference"]),
+            interval(row["low"], row["high"]),
+            p_cell(row["p"]),
+            f"{row['wins']} / {row['losses']} / {row['ties']}",
+        )
+        for row in compared["comparisons"]
+    ]
+    if several:
+        names = ["run", *(_name(row["run"]) for row in compared["comparisons"])]
+        words = ["", *(row["verdict"] for row in compared["comparisons"])]
+        table = [(name, *row, word) for name, row, word in zip(names, table, words, strict=True)]
+    lines = align(table)
+    units = counted(compared["eval"]["units"], compared["unit"])
+    if not several:
+        head = f"The second run {_COMPARED[compared['verdict']]} the first, on {units}."
+        return "\n".join([head, f"  first   {compared['first']}", f"  second  {compared['second']}", "", *lines])
+    best, count = compared["best"], len(compared["others"])
+    alike = ", ".join(map(_name, best["not_worse"])) or "none"
+    head = f"{counted(count, 'run')} beside {_name(compared['first'])}, on {units}; intervals and p hold for all."
+    found = f"Best by {display_name(best['metric'])}: {_name(best['run'])}. Not measurably worse: {alike}."
+    starts = {0, *range(1 + count, len(table), count)}  # of the table, and of each metric but the first
+    blocks = (f"\n{line}" if place in starts else line for place, line in enumerate(lines))
+    return "\n".join([head, found, *blocks])
+
+
+def _name(run: str) -> str:
+    """Return a run's name, of a sweep's trial with the sweep's."""
+    path = Path(run)
+    return f"{path.parent.parent.name}/{path.name}" if path.parent.name == "trials" else path.name
 
 
 def _load_alike(runs: Sequence[RunDir]) -> list[dict[str, Any]]:
@@ -212,3 +294,38 @@ def _hold_gate(
     ]
     rules = [*decided["rules"], *others]
     return {"passed": all(rule["passed"] for rule in rules) if rules else None, "rules": rules}
+
+
+def format_sweep(sweep: Sweep, language: Language = "en") -> Iterator[str]:
+    """Yield a table of a sweep's trials, and what may be said of the best setting."""
+    headline = display_name(sweep.metric) if sweep.metric else "metric"
+    table = [("trial", "state", *sweep.parameters, "seed", headline, "difference", "95 % interval", "")]
+    table += [
+        (
+            f"{trial.number:03d}", trial.state, *(str(trial.set[key]) for key in sweep.parameters), str(trial.seed),
+            figure(trial.metric), signed(trial.difference) if trial.difference is not None else "–",
+            interval(*(trial.interval or (None, None))), (trial.note or "")[:_NOTE_SHOWN],
+        )
+        for trial in sweep.trials
+    ]  # fmt: skip
+    yield from align(table)
+    if (chosen := sweep.choice) is None:
+        return
+    best = chosen["winner"]
+    setting = " ".join(f"{key}={value}" for key, value in best["set"].items()) or "seeds"
+    words = _SWEEP["alone" if chosen["chosen_from"] == 1 else chosen["rule"]].say(language)
+    yield ""
+    yield _SWEEP["winner"].say(language).format(setting, ", ".join(f"{number:03d}" for number in best["trials"]))
+    yield words.format(
+        headline, figure(best["before"]), figure(best["after"]), signed(best["difference"]),
+        interval(*(best["interval"] or (None, None))), p_value(best["p"]), chosen["units"], chosen["chosen_from"],
+        _SWEEP[best["verdict"]].say(language),
+    )  # fmt: skip
+    if alike := [" ".join(f"{number:03d}" for number in numbers) for numbers in chosen["not_worse"]]:
+        yield _SWEEP["alike"].say(language).format(len(alike), "; ".join(alike))
+    if sweep.seeds == 1:
+        yield _SWEEP["one_seed"].say(language)
+    if not_begun := sum(not is_over(trial) for trial in sweep.trials):
+        yield _SWEEP["not_begun"].say(language).format(not_begun)
+    if (gate := chosen["gate"])["passed"] is not None:
+        yield GATE[gate["passed"]].say(language).format("; ".join(rule["sentence"] for rule in gate["rules"]))

@@ -11,10 +11,10 @@ from typing import Any
 from orchestrator.data.rows.records import is_relevant
 from orchestrator.evaluation.eval_rows import ChatRow, ChatScore, Group, Pair
 from orchestrator.evaluation.eval_sets import ChatEval, PairEval, RankingEval, Rankings
-from orchestrator.evaluation.measures import GROUP, require_metric
-from orchestrator.evaluation.metrics import TEACHER, TUNED, Scored
+from orchestrator.evaluation.measures import GROUP, TEACHER, TUNED, require_metric
+from orchestrator.evaluation.metrics import Scored
 from orchestrator.report.figures import build_bars_figure
-from orchestrator.report.wording import counted, headline_comparison
+from orchestrator.report.wording import counted, fewest_generations, headline_comparison
 
 MOST_EXAMPLES = 5
 MOST_CHATS = 4  # most improved, most worsened, and the first: 12 at most
@@ -77,12 +77,6 @@ def _build_sections(
         {"title": "Most improved" if better else f"No {unit} improved", "items": better},
         {"title": down if worse else f"No {unit} worsened", "items": worse},
     ]
-
-
-def fewest_generations(metrics: Mapping[str, Any]) -> int | None:
-    """Return how many chat rows every system has answered, None where it is all of them."""
-    counts = [system["generations"] for system in metrics["systems"] if "generations" in system]
-    return min(counts) if counts and min(counts) < metrics["eval"]["units"] else None
 
 
 def _find_most_changed(

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.render import find_templates
 from orchestrator.evaluation.measures import display_name, require_metric
-from orchestrator.evaluation.metrics import Scored
 from orchestrator.recipe.plan import Command
 from orchestrator.report import wording
-from orchestrator.report.examples import Suspects, build_evidence
 from orchestrator.report.figures import build_interval_figure, build_label_figure
 from orchestrator.report.record import RunRecord, describe_log
 from orchestrator.run.state import redact
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from orchestrator.report.examples import Suspects
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SCRIPTS = {"ja": re.compile(r"[぀-ヿ]"), "ko": re.compile(r"[가-힯]"), "zh": re.compile(r"[㐀-鿿豈-﫿]")}
@@ -68,7 +68,7 @@ def render_page(
     metrics: Mapping[str, Any],
     *,
     summary: Mapping[str, Any],
-    scored: Scored,
+    rows: Mapping[str, Any],
     audit: list[Suspects],
     picture: bytes | None,
 ) -> str:
@@ -96,7 +96,7 @@ def render_page(
             best=wording.best_systems(metrics),
             shares=_shares(metrics),
             intervals=build_interval_figure(metrics["comparisons"], labels),
-            rows=build_evidence(metrics, scored),
+            rows=rows,
             picture=base64.b64encode(picture).decode() if picture else None,
             loss=describe_log(record.training),
             ledger=list(_ledger_sums(record.ledger or {})),

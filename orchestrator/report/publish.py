@@ -5,25 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.checks.settings import read_train_values
-from orchestrator.evaluation.eval_sets import EvalSet
-from orchestrator.evaluation.measures import CHAT, PAIR, RETRIEVAL, SOURCE, decide_gate, display_name
-from orchestrator.evaluation.metrics import TUNED, Scored, build_metrics, judge_export, list_cautions, load_scored
-from orchestrator.evaluation.paired import NO_DIFFERENCE
+from orchestrator.evaluation.measures import CHAT, PAIR, RETRIEVAL, SOURCE, TUNED, decide_gate, display_name
 from orchestrator.machine.files import hash_path, write_bytes, write_json, write_text
 from orchestrator.machine.json_files import load_object
 from orchestrator.machine.rundir import RunDir
-from orchestrator.machine.terminal import Language
 from orchestrator.recipe.plan import Plan
 from orchestrator.report import wording
-from orchestrator.report.examples import Suspects, build_audit, fewest_generations
 from orchestrator.report.figures import draw_loss_curve
 from orchestrator.report.page import render_page
 from orchestrator.report.record import RunRecord, load_record
-from orchestrator.report.wording import counted
+from orchestrator.report.wording import counted, fewest_generations
 from orchestrator.run.folder import load_plan
+
+if TYPE_CHECKING:  # they import numpy, of the extra `report`; to push a model or to tell a tracker takes none
+    from orchestrator.evaluation.eval_sets import EvalSet
+    from orchestrator.evaluation.metrics import Scored
+    from orchestrator.report.examples import Suspects
 
 REPORT_VERSION = 2
 FEW_UNITS = 30
@@ -38,6 +38,9 @@ def write_report(run: RunDir) -> dict[str, Any]:
     Raises RunFolderError for a folder without a readable plan or with damaged scores, StageFailedError for scores that
     are not finite.
     """
+    from orchestrator.evaluation.metrics import build_metrics, load_scored
+    from orchestrator.report.examples import build_audit, build_evidence
+
     plan = load_plan(run)
     scored = load_scored(run, plan)
     metrics = build_metrics(run, plan, scored)
@@ -52,7 +55,9 @@ def write_report(run: RunDir) -> dict[str, Any]:
         run.loss_curve_png.unlink(missing_ok=True)
     else:
         write_bytes(run.loss_curve_png, picture)
-    page = render_page(record, metrics, summary=summary, scored=scored, audit=audit, picture=picture)
+    page = render_page(
+        record, metrics, summary=summary, rows=build_evidence(metrics, scored), audit=audit, picture=picture
+    )
     write_text(run.report_html, page)
     write_results(run.model / "README.md", metrics)
     paths = {
@@ -116,32 +121,6 @@ def build_summary(record: RunRecord, metrics: Mapping[str, Any], audit: Iterable
         "cautions": build_warnings(record, metrics),
         "gaps": build_missing(record, metrics),
     }
-
-
-def build_lines(summary: Mapping[str, Any], language: Language = "en") -> list[str]:
-    """Return the verdict in a few plain lines: word, headline, means, gate, what to know before trusting it."""
-    verdict = wording.translate_verdict(summary["verdict"], language)
-    lines = [f"{summary['name']}: {verdict}", wording.translate_headline(summary, language)]
-    metrics = summary["metrics"]
-    lines += wording.list_means(metrics["systems"], metrics["names"])
-    if (power := summary.get("power")) and summary["verdict"] == NO_DIFFERENCE:
-        lines.append(wording.describe_power(power, summary["unit"], language))
-    lines += [summary["teacher"]] if summary["teacher"] else []
-    lines += [wording.describe_speed(summary["cost"], language)] if summary.get("cost") else []
-    for guard in summary["guards"]:
-        for row in guard["comparisons"][:1]:  # its headline
-            before, after = wording.figure(row["before"]), wording.figure(row["after"])
-            verdict = wording.translate_verdict(row["verdict"], language)
-            text = wording.GUARD.say(language)
-            lines.append(text.format(guard["name"], display_name(row["metric"]), before, after, verdict))
-    exports = summary.get("exports", ())
-    for found, row in zip(exports, wording.describe_exports(exports)[1:], strict=True):
-        verdict = wording.translate_verdict(found["verdict"], language)
-        lines.append(wording.EXPORT.say(language).format(*row, verdict))
-    lines += [wording.GATE[rule["passed"]].say(language).format(rule["sentence"]) for rule in summary["gate"]["rules"]]
-    lines += [wording.WARNING.say(language).format(warning) for warning in summary["cautions"]]
-    lines += [wording.MISSING.say(language).format(missing) for missing in summary["gaps"]]
-    return lines
 
 
 def write_results(readme: Path, metrics: Mapping[str, Any]) -> bool:
@@ -301,6 +280,8 @@ def finish_export(
     (`metrics.judge_export`). `source` are the scores that a run kept of its package; without them, and for chats, whose
     run may have kept few answers, the source counts as the worker scored it. Raises what `judge_export` does.
     """
+    from orchestrator.evaluation.metrics import judge_export
+
     facts = {key: value for key, value in load_object(scores / "scoring.json").items() if key != "spec"}
     again, export = (evaluation.load_scores(scores / name) for name in ("source.jsonl", "scores.jsonl"))
     kept = None if evaluation.kind == CHAT else source
@@ -382,7 +363,7 @@ def _about_loss(record: RunRecord) -> Iterator[str]:
 
 def _about_systems(metrics: Mapping[str, Any]) -> Iterator[str]:
     for system in metrics["systems"]:
-        for caution in list_cautions(system.get("scoring") or {}):
+        for caution in wording.list_cautions(system.get("scoring") or {}):
             yield f"{system['label']}: {caution}."
         if metrics["kind"] == CHAT:
             yield from _about_chat(system, metrics)

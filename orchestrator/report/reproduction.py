@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RunFolderError, Where
-from orchestrator.evaluation.measures import display_name
-from orchestrator.evaluation.metrics import TUNED, scoring_stages
-from orchestrator.evaluation.paired import NO_DIFFERENCE
+from orchestrator.evaluation.measures import NO_DIFFERENCE, TUNED, display_name
+from orchestrator.evaluation.metrics import scoring_stages
 from orchestrator.machine.files import ABSENT, hash_path, read_regular, write_json
 from orchestrator.machine.hardware import CPU, find_hardware
 from orchestrator.machine.json_files import find_object

@@ -1,22 +1,32 @@
-"""Puts numbers and verdicts into words and tables: the same for page, terminal, model card and report.json."""
+"""Puts numbers and the verdict into words: the same for the page, the terminal, the model card and report.json."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from orchestrator.evaluation.measures import GROUP, PAIR, RETRIEVAL, Metric, display_name, parse_metric, require_metric
-from orchestrator.evaluation.metrics import BASELINE, TEACHER, TUNED
-from orchestrator.evaluation.paired import BETTER, NO_DIFFERENCE, NOT_COMPARED, WORSE
-from orchestrator.machine.terminal import Language, Text, align
-from orchestrator.run.sweep import Sweep, is_over
+from orchestrator.evaluation.measures import (
+    BASELINE,
+    BETTER,
+    GROUP,
+    NO_DIFFERENCE,
+    NOT_COMPARED,
+    PAIR,
+    RETRIEVAL,
+    TEACHER,
+    TUNED,
+    WORSE,
+    Metric,
+    display_name,
+    parse_metric,
+    require_metric,
+)
+from orchestrator.machine.terminal import Language, Text
 
 _P_FLOOR = 0.001
 _MINUTE_S, _HOUR_S = 60, 3600
 _LARGE, _HUGE = 100, 1_000_000  # from here on one decimal, or three digits, say enough
-_NOTE_SHOWN = 40  # characters
 _LEAST_GAP = 0.005  # of the headline metric, from the base model to its teacher: a share of less says nothing
 
 VERDICTS = {
@@ -43,34 +53,6 @@ _POWER = Text(
     "此评估集能测出 {0} 相差 {1} 及以上（检验效能 80%）；要测出 0.01 需 {2}",
 )
 _POWER_ASSUMED = Text(", by the spread of one model's values", "（按单个模型的分布估计）")
-SWEEP = {  # {0} to {8} of a rule: metric, before, after, difference, interval, p, rows, settings, verdict
-    "winner": Text("winner: {0} (trials {1})", "优胜：{0}（试验 {1}）"),
-    "confirmed": Text(
-        "chosen from {7} settings on one half of the evaluation set, confirmed on the other, {6} rows: {8}\n"
-        "{0} {1} before and {2} after: {3} {4}, {5}",
-        "在评估集的一半上从 {7} 组设置中选出，在另一半（{6} 行）上验证：{8}\n{0} 由 {1} 到 {2}：{3} {4}，{5}",
-    ),
-    "corrected": Text(
-        "chosen from {7} settings on {6} rows, too few to choose on one half and confirm on the other: {8}\n"
-        "{0} {1} before and {2} after: {3} {4}, {5}; interval and p are corrected for the choice, not the difference",
-        "在 {6} 行上从 {7} 组设置中选出，行数太少，无法分成选择与验证两半：{8}\n"
-        "{0} 由 {1} 到 {2}：{3} {4}，{5}；区间与 p 已按选择次数校正，差值未校正",
-    ),
-    "alone": Text(
-        "one setting on {6} rows, the mean of its trainings: {8}\n{0} {1} before and {2} after: {3} {4}, {5}",
-        "仅一组设置，{6} 行，取各次训练的均值：{8}\n{0} 由 {1} 到 {2}：{3} {4}，{5}",
-    ),
-    "better": Text("better than the untouched model", "优于未训练的模型"),
-    "worse": Text("worse than the untouched model", "劣于未训练的模型"),
-    "not shown": Text("no measurable difference from the untouched model", "与未训练的模型无可测差异"),
-    "alike": Text("not measurably worse: {0} settings (trials {1})", "无法区分优劣：{0} 组设置（试验 {1}）"),
-    "one_seed": Text(
-        "one training of each setting: what the next one would come to is not known; --seeds 3 counts that too",
-        "每组设置只训练一次：再训练一次会如何并不知道；--seeds 3 也计入这一偶然性",
-    ),
-    "not_begun": Text("{0} trials were not run", "{0} 次试验未运行"),
-}
-_COMPARED = {BETTER: "is better than", WORSE: "is worse than", NO_DIFFERENCE: "shows no measurable difference from"}
 _HEADLINE = {  # {0} to {2}: metric, before, after
     "rose": Text("{0} rose from {1} to {2}", "{0} 由 {1} 升至 {2}"),
     "fell": Text("{0} fell from {1} to {2}", "{0} 由 {1} 降至 {2}"),
@@ -253,6 +235,12 @@ def measured_on(metrics: Mapping[str, Any]) -> str:
     return f"{units}, {counted(tokens[-1], 'token')} of answers" if tokens else units
 
 
+def fewest_generations(metrics: Mapping[str, Any]) -> int | None:
+    """Return how many chat rows every system has answered, None where it is all of them."""
+    counts = [system["generations"] for system in metrics["systems"] if "generations" in system]
+    return min(counts) if counts and min(counts) < metrics["eval"]["units"] else None
+
+
 def best_systems(metrics: Mapping[str, Any]) -> dict[str, set[str]]:
     """Return for each metric the ids of the systems whose printed value is the best one."""
     best = {}
@@ -300,77 +288,42 @@ def describe_exports(exports: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def format_comparison(compared: Mapping[str, Any]) -> str:
-    """Return the verdict of `compare_runs` and a table of plain text."""
-    several = "others" in compared
-    other = "other" if several else "second"
-    table: list[tuple[str, ...]] = [("metric", "first", other, "difference", "95 % interval", "p", "won / lost / tied")]
-    table += [
-        (
-            display_name(row["metric"]),
-            figure(row["before"]),
-            figure(row["after"]),
-            signed(row["difference"]),
-            interval(row["low"], row["high"]),
-            p_cell(row["p"]),
-            f"{row['wins']} / {row['losses']} / {row['ties']}",
-        )
-        for row in compared["comparisons"]
-    ]
-    if several:
-        names = ["run", *(_name(row["run"]) for row in compared["comparisons"])]
-        words = ["", *(row["verdict"] for row in compared["comparisons"])]
-        table = [(name, *row, word) for name, row, word in zip(names, table, words, strict=True)]
-    lines = align(table)
-    units = counted(compared["eval"]["units"], compared["unit"])
-    if not several:
-        head = f"The second run {_COMPARED[compared['verdict']]} the first, on {units}."
-        return "\n".join([head, f"  first   {compared['first']}", f"  second  {compared['second']}", "", *lines])
-    best, count = compared["best"], len(compared["others"])
-    alike = ", ".join(map(_name, best["not_worse"])) or "none"
-    head = f"{counted(count, 'run')} beside {_name(compared['first'])}, on {units}; intervals and p hold for all."
-    found = f"Best by {display_name(best['metric'])}: {_name(best['run'])}. Not measurably worse: {alike}."
-    starts = {0, *range(1 + count, len(table), count)}  # of the table, and of each metric but the first
-    blocks = (f"\n{line}" if place in starts else line for place, line in enumerate(lines))
-    return "\n".join([head, found, *blocks])
+def build_lines(summary: Mapping[str, Any], language: Language = "en") -> list[str]:
+    """Return the verdict in a few plain lines: word, headline, means, gate, what to know before trusting it."""
+    verdict = translate_verdict(summary["verdict"], language)
+    lines = [f"{summary['name']}: {verdict}", translate_headline(summary, language)]
+    metrics = summary["metrics"]
+    lines += list_means(metrics["systems"], metrics["names"])
+    if (power := summary.get("power")) and summary["verdict"] == NO_DIFFERENCE:
+        lines.append(describe_power(power, summary["unit"], language))
+    lines += [summary["teacher"]] if summary["teacher"] else []
+    lines += [describe_speed(summary["cost"], language)] if summary.get("cost") else []
+    for guard in summary["guards"]:
+        for row in guard["comparisons"][:1]:  # its headline
+            before, after = figure(row["before"]), figure(row["after"])
+            verdict = translate_verdict(row["verdict"], language)
+            text = GUARD.say(language)
+            lines.append(text.format(guard["name"], display_name(row["metric"]), before, after, verdict))
+    exports = summary.get("exports", ())
+    for found, row in zip(exports, describe_exports(exports)[1:], strict=True):
+        verdict = translate_verdict(found["verdict"], language)
+        lines.append(EXPORT.say(language).format(*row, verdict))
+    lines += [GATE[rule["passed"]].say(language).format(rule["sentence"]) for rule in summary["gate"]["rules"]]
+    lines += [WARNING.say(language).format(warning) for warning in summary["cautions"]]
+    lines += [MISSING.say(language).format(missing) for missing in summary["gaps"]]
+    return lines
 
 
-def _name(run: str) -> str:
-    """Return a run's name, of a sweep's trial with the sweep's."""
-    path = Path(run)
-    return f"{path.parent.parent.name}/{path.name}" if path.parent.name == "trials" else path.name
-
-
-def format_sweep(sweep: Sweep, language: Language = "en") -> Iterator[str]:
-    """Yield a table of a sweep's trials, and what may be said of the best setting."""
-    headline = display_name(sweep.metric) if sweep.metric else "metric"
-    table = [("trial", "state", *sweep.parameters, "seed", headline, "difference", "95 % interval", "")]
-    table += [
-        (
-            f"{trial.number:03d}", trial.state, *(str(trial.set[key]) for key in sweep.parameters), str(trial.seed),
-            figure(trial.metric), signed(trial.difference) if trial.difference is not None else "–",
-            interval(*(trial.interval or (None, None))), (trial.note or "")[:_NOTE_SHOWN],
-        )
-        for trial in sweep.trials
-    ]  # fmt: skip
-    yield from align(table)
-    if (chosen := sweep.choice) is None:
-        return
-    best = chosen["winner"]
-    setting = " ".join(f"{key}={value}" for key, value in best["set"].items()) or "seeds"
-    words = SWEEP["alone" if chosen["chosen_from"] == 1 else chosen["rule"]].say(language)
-    yield ""
-    yield SWEEP["winner"].say(language).format(setting, ", ".join(f"{number:03d}" for number in best["trials"]))
-    yield words.format(
-        headline, figure(best["before"]), figure(best["after"]), signed(best["difference"]),
-        interval(*(best["interval"] or (None, None))), p_value(best["p"]), chosen["units"], chosen["chosen_from"],
-        SWEEP[best["verdict"]].say(language),
-    )  # fmt: skip
-    if alike := [" ".join(f"{number:03d}" for number in numbers) for numbers in chosen["not_worse"]]:
-        yield SWEEP["alike"].say(language).format(len(alike), "; ".join(alike))
-    if sweep.seeds == 1:
-        yield SWEEP["one_seed"].say(language)
-    if not_begun := sum(not is_over(trial) for trial in sweep.trials):
-        yield SWEEP["not_begun"].say(language).format(not_begun)
-    if (gate := chosen["gate"])["passed"] is not None:
-        yield GATE[gate["passed"]].say(language).format("; ".join(rule["sentence"] for rule in gate["rules"]))
+def list_cautions(scoring: Mapping[str, Any]) -> list[str]:
+    """Return what a scoring.json says that a reader should know: texts that were cut, and what the worker warns of."""
+    said = scoring.get("cautions")
+    found = [str(one) for one in said] if isinstance(said, list) else []
+    for unit, of, cut in (("pairs", "pairs_counted", "pairs_cut"), ("texts", "texts", "texts_cut")):
+        count, whole = scoring.get(cut), scoring.get(of)
+        if isinstance(count, int) and isinstance(whole, int) and 0 < count <= whole:
+            limit = scoring.get("reads_tokens") or scoring.get("max_length")
+            share = f"{100 * count / whole:.0f} %" if count * 200 >= whole else "less than 1 %"
+            found.append(
+                f"{count} of {whole} {unit} ({share}) are longer than the {limit} tokens that it reads, and were cut"
+            )
+    return found

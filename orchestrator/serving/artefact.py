@@ -17,11 +17,11 @@ from typing import Any
 from orchestrator.backends.scorers import FORMATS, SCORERS, find_use
 from orchestrator.checks.model_loading import NamedModel, Permissions, find_loadable, require_loadable
 from orchestrator.errors import DataError, PreflightError, RunFolderError, StageFailedError, Where
-from orchestrator.evaluation.metrics import list_cautions
 from orchestrator.machine.files import read_regular, write_json
 from orchestrator.machine.json_files import MOST_BYTES, DamagedJsonError, load_json, parse_json
 from orchestrator.machine.places import WORKERS
 from orchestrator.recipe.plan import Command, Plan
+from orchestrator.report.wording import list_cautions
 from orchestrator.run.folder import find_run, is_own_run, load_own_plan
 from orchestrator.serving.chosen_models import Reading, choose_model, find_model, require_chosen_load
 from orchestrator.serving.worker import Words, run_worker

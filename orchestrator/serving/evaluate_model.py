@@ -25,7 +25,7 @@ from orchestrator.data.writers import CORPUS, EVAL
 from orchestrator.errors import DataError, PreflightError, Problem
 from orchestrator.evaluation import metrics as run_metrics
 from orchestrator.evaluation.eval_sets import describe_eval, load_eval
-from orchestrator.evaluation.measures import GROUP, PAIR, check_metrics, default_metrics
+from orchestrator.evaluation.measures import BASELINE, GROUP, PAIR, check_metrics, default_metrics
 from orchestrator.machine.files import write_json
 from orchestrator.machine.hardware import CPU, Hardware
 from orchestrator.machine.json_files import load_json
@@ -204,7 +204,7 @@ def _measure(request: Request, candidates: list[chosen_models.ChosenModel], fold
     scores = {name: evaluation.load_scores(place / "scores.jsonl") for name, place in places.items()}
     systems = [
         run_metrics.System(
-            name, MODEL if number else run_metrics.BASELINE, None, name,
+            name, MODEL if number else BASELINE, None, name,
             run_metrics.load_scoring(places[name] / "scoring.json"), one,
         )
         for number, (name, one) in enumerate(evaluation.measure(scores, names, seed=request.seed).items())

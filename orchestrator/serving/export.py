@@ -15,8 +15,8 @@ from orchestrator.data.request import RowFiles
 from orchestrator.data.writers import CORPUS, EVAL
 from orchestrator.errors import DataError, PreflightError, Problem
 from orchestrator.evaluation.eval_sets import EvalSet, load_eval
-from orchestrator.evaluation.measures import RETRIEVAL, check_metrics, default_metrics
-from orchestrator.evaluation.metrics import TUNED, load_scored
+from orchestrator.evaluation.measures import RETRIEVAL, TUNED, check_metrics, default_metrics
+from orchestrator.evaluation.metrics import load_scored
 from orchestrator.machine.files import write_json
 from orchestrator.machine.hardware import CPU, Hardware
 from orchestrator.machine.rundir import RunDir

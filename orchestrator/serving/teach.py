@@ -15,11 +15,11 @@ from orchestrator.data.request import RowFiles
 from orchestrator.data.teacher import PAIRS_NAME, Counts, join_scores, write_pairs
 from orchestrator.data.writers import FileSet, format_json, require_new_rows
 from orchestrator.errors import DataError, PreflightError
-from orchestrator.evaluation.metrics import list_cautions
 from orchestrator.machine.files import write_json
 from orchestrator.machine.hardware import find_hardware
 from orchestrator.machine.json_files import load_object
 from orchestrator.machine.places import find_orch_cache
+from orchestrator.report.wording import list_cautions
 from orchestrator.serving import chosen_models
 from orchestrator.serving.worker import Words
 

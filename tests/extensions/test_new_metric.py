@@ -8,7 +8,8 @@ import pytest
 
 from orchestrator.evaluation.eval_sets import load_eval
 from orchestrator.evaluation.measures import CHATTED, METRICS, Metric, Rule, check_metrics, parse_rule
-from orchestrator.report.publish import build_lines, write_report
+from orchestrator.report.publish import write_report
+from orchestrator.report.wording import build_lines
 from tests.report.conftest import build_kind_run
 
 

@@ -9,8 +9,7 @@ from orchestrator.errors import RunFolderError
 from orchestrator.evaluation.metrics import build_metrics
 from orchestrator.machine.files import write_json
 from orchestrator.machine.rundir import RunDir
-from orchestrator.report.compare_runs import compare_runs
-from orchestrator.report.wording import format_comparison
+from orchestrator.report.compare_runs import compare_runs, format_comparison
 from orchestrator.run.folder import load_plan
 
 

@@ -13,8 +13,8 @@ from orchestrator.machine.files import write_json, write_text
 from orchestrator.recipe.plan import Command, Stage
 from orchestrator.report.examples import build_audit
 from orchestrator.report.figures import LABELS_WIDTH, build_label_figure
-from orchestrator.report.publish import build_lines, write_report
-from orchestrator.report.wording import describe_teacher
+from orchestrator.report.publish import write_report
+from orchestrator.report.wording import build_lines, describe_teacher
 from orchestrator.run.folder import load_plan
 from tests.report.conftest import HOSTILE, build_groups, write_lines, write_scores
 

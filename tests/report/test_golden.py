@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.machine.rundir import RunDir
-from orchestrator.report.publish import build_lines, write_report
+from orchestrator.report.publish import write_report
+from orchestrator.report.wording import build_lines
 from tests.report.conftest import build_kind_run, build_run
 from tests.report.test_distillation import distil
 

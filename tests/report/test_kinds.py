@@ -11,9 +11,9 @@ import pytest
 
 from orchestrator.errors import RecipeError, RunFolderError
 from orchestrator.machine.rundir import RunDir
-from orchestrator.report.compare_runs import compare_runs
-from orchestrator.report.publish import build_lines, write_report
-from orchestrator.report.wording import format_comparison
+from orchestrator.report.compare_runs import compare_runs, format_comparison
+from orchestrator.report.publish import write_report
+from orchestrator.report.wording import build_lines
 
 HEADLINES = {
     "retrieval": r"nDCG@10 rose from 0\.\d+ to 1\.000: .*, 60 queries",

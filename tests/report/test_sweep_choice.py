@@ -11,8 +11,7 @@ from orchestrator.errors import RunFolderError, StageFailedError
 from orchestrator.evaluation.metrics import build_metrics
 from orchestrator.machine.files import write_json
 from orchestrator.machine.rundir import RunDir
-from orchestrator.report.compare_runs import choose_setting, choose_trial
-from orchestrator.report.wording import format_sweep
+from orchestrator.report.compare_runs import choose_setting, choose_trial, format_sweep
 from orchestrator.run.folder import load_plan
 from orchestrator.run.sweep import DONE, FAILED, Sweep, Trial, record_result, trial_dir
 

@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.checks.settings import find_positions
 from orchestrator.cli.model_commands import format_evaluation
-from orchestrator.evaluation.metrics import list_cautions
 from orchestrator.report.publish import _about_systems
+from orchestrator.report.wording import list_cautions
 from orchestrator.workers.batches import find_longest
 
 PAIRS = {"pairs_counted": 6, "pairs_cut": 1, "reads_tokens": 130}

@@ -128,7 +128,7 @@ SUMMARY = {
 
 
 def test_the_verdict_is_told_in_chinese():
-    from orchestrator.report.publish import build_lines
+    from orchestrator.report.wording import build_lines
 
     assert build_lines(SUMMARY, "zh") == [
         "demo: 变好",

@@ -65,3 +65,10 @@ def test_a_command_imports_no_more_than_it_needs(argv, tmp_path, root):
         assert set(modules) >= PASS
         subprocess.run(ask, check=True, capture_output=True, cwd=tmp_path, env=env)
         assert not PASS & set(json.loads(said.read_text())[1])
+
+
+def test_what_measures_nothing_does_without_the_packages_of_the_report(root):
+    modules = ["report.board", "report.wording", "report.publish", "serving.artefact", "serving.push", "serving.track"]
+    imports = "; ".join(f"import orchestrator.{name}" for name in modules)
+    hidden = "import sys; sys.modules.update(dict.fromkeys(('numpy', 'scipy', 'ir_measures', 'matplotlib')))"
+    subprocess.run([sys.executable, "-c", f"{hidden}; {imports}"], check=True, cwd=root)
