@@ -16,18 +16,7 @@ from orchestrator.errors import OrchError, RecipeError, RunFolderError, Where
 from orchestrator.evaluation import measures
 from orchestrator.evaluation.choice import find_power
 from orchestrator.evaluation.eval_sets import GOLD, EvalSet, Measured, describe_eval, load_eval
-from orchestrator.evaluation.measures import (
-    BASELINE,
-    CHAT,
-    NOT_COMPARED,
-    SOURCE,
-    TEACHER,
-    TUNED,
-    UNITS,
-    check_metrics,
-    default_metrics,
-    require_metric,
-)
+from orchestrator.evaluation.measures import check_metrics, default_metrics, require_metric
 from orchestrator.evaluation.paired import compare, pair_columns
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.rundir import RunDir
@@ -41,8 +30,8 @@ EXPORT = "export"  # a model in another form, against its `source`
 LABELS = {
     "native": "Base model in its native prompt",
     "trained-format": "Base model in the training format",
-    TEACHER: "Teacher",
-    TUNED: "Tuned model",
+    measures.TEACHER: "Teacher",
+    measures.TUNED: "Tuned model",
 }
 _SIDES = {BEFORE: "the base model", AFTER: "the tuned model"}
 
@@ -130,12 +119,12 @@ def build_metrics(run: RunDir, plan: Plan, scored: Scored | None = None) -> dict
     names = _require_metrics(kind, asked.get("metrics") or default_metrics(kind), gate)
     seed = SEED if asked.get("seed") is None else int(asked["seed"])  # of resamples, permutations and orders of ties
     systems = _measure_systems(run, plan, scored, names, seed)
-    tuned = next((system for system in systems if system.role == TUNED), None)
-    reference = next((system for system in systems if system.role == BASELINE), None)
+    tuned = next((system for system in systems if system.role == measures.TUNED), None)
+    reference = next((system for system in systems if system.role == measures.BASELINE), None)
     parts = {system.system_id.removeprefix(_TUNED_PART): system for system in systems if system.role == PART}
     comparisons = [
         {"baseline": system.system_id, **row}
-        for role in (BASELINE, TEACHER)
+        for role in (measures.BASELINE, measures.TEACHER)
         for system in systems
         if system.role == role and (after := parts.get(system.system_id, tuned)) is not None
         for row in compare_measured(system.measured, after.measured, names, seed)
@@ -177,7 +166,7 @@ def scoring_stages(plan: Plan) -> dict[str, Stage]:
         stage.kind.removeprefix("baseline-"): stage for stage in plan.stages if stage.kind.startswith("baseline-")
     }
     evaluate = plan.stage("evaluate")
-    return {**baselines, TUNED: evaluate} if evaluate else baselines
+    return {**baselines, measures.TUNED: evaluate} if evaluate else baselines
 
 
 def load_scored(run: RunDir, plan: Plan) -> Scored:
@@ -203,10 +192,11 @@ def _load_scores(run: RunDir, evaluation: EvalSet, stages: Mapping[str, Stage | 
 def _measure_systems(run: RunDir, plan: Plan, scored: Scored, names: Sequence[str], seed: int) -> list[System]:
     """Return the scored systems, baselines in the plan's order first."""
     measured = scored.evaluation.measure(scored.scores, names, seed=seed) if scored.evaluation else {}
+    alone = {measures.TUNED, measures.TEACHER}
     return [
         System(
             name,
-            name if name in {TUNED, TEACHER} else PART if name.startswith(_TUNED_PART) else BASELINE,
+            name if name in alone else PART if name.startswith(_TUNED_PART) else measures.BASELINE,
             stage.name,
             LABELS.get(name, name),
             load_scoring(run.stage(stage.name).output / "scoring.json"),
@@ -245,7 +235,7 @@ def _measure_guard(
 
 def _judge_sides(
     sides: tuple[str, str], measured: Mapping[str, Measured], names: Sequence[str], gate: Mapping[str, object], *,
-    seed: int, of: str = "", against: str = BASELINE
+    seed: int, of: str = "", against: str = measures.BASELINE
 ) -> dict[str, Any]:  # fmt: skip
     """Return {"means", "comparisons", "verdict", "gate"} of the second side against the first, if both are there."""
     first, second = (measured.get(side) for side in sides)
@@ -274,17 +264,17 @@ def judge_export(
     Raises StageFailedError for scores that are not finite, RecipeError for a gate that cannot be read.
     """
     names = _require_metrics(evaluation.kind, metrics, gate)
-    measured = evaluation.measure({SOURCE: source, EXPORT: export}, names, seed=SEED)
+    measured = evaluation.measure({measures.SOURCE: source, EXPORT: export}, names, seed=SEED)
     return {
         **describe_kind(evaluation.kind, names),
-        **_judge_sides((SOURCE, EXPORT), measured, names, gate, seed=SEED, against=SOURCE),
+        **_judge_sides((measures.SOURCE, EXPORT), measured, names, gate, seed=SEED, against=measures.SOURCE),
         "changes": _count_changes(evaluation.kind, source, export),
     }
 
 
 def _count_changes(kind: str, source: Mapping[str, Any], export: Mapping[str, Any]) -> dict[str, Any]:
     """Return how far scores moved, and how many pairs and rankings are in another order; ties have no order."""
-    if kind == CHAT:
+    if kind == measures.CHAT:
         losses = [(one.loss, export[row].loss) for row, one in source.items()]
         moved = [abs(after - before) for before, after in losses if before is not None and after is not None]
         texts = [(one.generation, export[row].generation) for row, one in source.items()]
@@ -359,7 +349,7 @@ def find_power_of_baseline(run: RunDir, plan: Plan) -> tuple[dict[str, Any], str
             name = next(iter(asked.get("metrics") or default_metrics(kind)))
             sides = _measure_systems(run, plan, scored, [name], SEED)
             power = describe_power(name, [sides[0].measured]) if sides else None
-            return (power, UNITS[kind]) if power else None
+            return (power, measures.UNITS[kind]) if power else None
     return None
 
 
@@ -374,14 +364,14 @@ def describe_power(metric: str, sides: Sequence[Measured]) -> dict[str, Any] | N
 def judge(comparisons: Iterable[Mapping[str, Any]], metric: str, baseline: str | None) -> str:
     """Return the verdict of the headline comparison: of `metric`, against the reference `baseline`."""
     found = (row for row in comparisons if row["metric"] == metric and row["baseline"] == baseline)
-    return next((str(row["verdict"]) for row in found), NOT_COMPARED)
+    return next((str(row["verdict"]) for row in found), measures.NOT_COMPARED)
 
 
 def describe_kind(kind: str, metrics: Sequence[str]) -> dict[str, Any]:
     """Return what metrics.json says of a kind of evaluation set and its metrics."""
     return {
         "kind": kind,
-        "unit": UNITS[kind],
+        "unit": measures.UNITS[kind],
         "metrics": list(metrics),
         "directions": {name: "higher" if require_metric(name).higher_is_better else "lower" for name in metrics},
     }

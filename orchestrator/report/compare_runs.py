@@ -8,20 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RunFolderError, StageFailedError, Where
-from orchestrator.evaluation import choice
+from orchestrator.evaluation import choice, measures
 from orchestrator.evaluation.eval_sets import GOLD, Measured
-from orchestrator.evaluation.measures import (
-    BETTER,
-    GROUP,
-    NO_DIFFERENCE,
-    TUNED,
-    UNITS,
-    WORSE,
-    Metric,
-    decide_gate,
-    display_name,
-    require_metric,
-)
+from orchestrator.evaluation.measures import Metric, decide_gate, display_name, require_metric
 from orchestrator.evaluation.metrics import METRICS_VERSION, SEED, compare_measured
 from orchestrator.evaluation.paired import Columns
 from orchestrator.machine.json_files import find_object
@@ -32,7 +21,11 @@ from orchestrator.run.folder import load_plan, load_run_object, understood
 from orchestrator.run.sweep import DONE, Sweep, is_over, trial_dir
 
 _NOTE_SHOWN = 40  # characters
-_COMPARED = {BETTER: "is better than", WORSE: "is worse than", NO_DIFFERENCE: "shows no measurable difference from"}
+_COMPARED = {
+    measures.BETTER: "is better than",
+    measures.WORSE: "is worse than",
+    measures.NO_DIFFERENCE: "shows no measurable difference from",
+}
 _SWEEP = {  # {0} to {8} of a rule: metric, before, after, difference, interval, p, rows, settings, verdict
     "winner": Text("winner: {0} (trials {1})", "优胜：{0}（试验 {1}）"),
     "confirmed": Text(
@@ -60,7 +53,7 @@ _SWEEP = {  # {0} to {8} of a rule: metric, before, after, difference, interval,
     ),
     "not_begun": Text("{0} trials were not run", "{0} 次试验未运行"),
 }
-_CHOSEN = {BETTER: "better", WORSE: "worse", NO_DIFFERENCE: "not shown"}
+_CHOSEN = {measures.BETTER: "better", measures.WORSE: "worse", measures.NO_DIFFERENCE: "not shown"}
 
 
 def compare_runs(first: RunDir, *others: RunDir) -> dict[str, Any]:
@@ -190,19 +183,19 @@ def _load_metrics(run: RunDir) -> dict[str, Any]:
             hint=f"use the Orch that wrote it, or measure again: python -m orchestrator.report {run.root}",
             where=where,
         )
-    if not any(system["id"] == TUNED for system in metrics["systems"]):
+    if not any(system["id"] == measures.TUNED for system in metrics["systems"]):
         raise RunFolderError("the run's tuned model was not measured", where=where)
     if metrics["version"] == METRICS_VERSION:
         return metrics
     return {  # version 1, which knew ranked candidates only, in the names of version 2
         **metrics,
-        "unit": UNITS[GROUP],
+        "unit": measures.UNITS[measures.GROUP],
         "eval": {**metrics["eval"], "units": metrics["eval"]["queries"]},
         "rows": [{"id": row["qid"], "values": row["values"]} for row in metrics["per_query"]],
     }
 
 
-def _measured(metrics: Mapping[str, Any], order: list[str], system: str = TUNED) -> Measured:
+def _measured(metrics: Mapping[str, Any], order: list[str], system: str = measures.TUNED) -> Measured:
     """Return a system's columns, and the gold scores where the rows have them, row by row of `order`."""
     by_id = {row["id"]: row for row in metrics["rows"]}
     rows = [by_id[row] for row in order]

@@ -6,22 +6,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.evaluation.measures import (
-    BASELINE,
-    BETTER,
-    GROUP,
-    NO_DIFFERENCE,
-    NOT_COMPARED,
-    PAIR,
-    RETRIEVAL,
-    TEACHER,
-    TUNED,
-    WORSE,
-    Metric,
-    display_name,
-    parse_metric,
-    require_metric,
-)
+from orchestrator.evaluation import measures
+from orchestrator.evaluation.measures import Metric, display_name, parse_metric, require_metric
 from orchestrator.machine.terminal import Language, Text
 
 _P_FLOOR = 0.001
@@ -30,10 +16,10 @@ _LARGE, _HUGE = 100, 1_000_000  # from here on one decimal, or three digits, say
 _LEAST_GAP = 0.005  # of the headline metric, from the base model to its teacher: a share of less says nothing
 
 VERDICTS = {
-    BETTER: Text(BETTER, "变好"),
-    WORSE: Text(WORSE, "变差"),
-    NO_DIFFERENCE: Text(NO_DIFFERENCE, "无可测差异"),
-    NOT_COMPARED: Text(NOT_COMPARED, "未比较"),
+    measures.BETTER: Text(measures.BETTER, "变好"),
+    measures.WORSE: Text(measures.WORSE, "变差"),
+    measures.NO_DIFFERENCE: Text(measures.NO_DIFFERENCE, "无可测差异"),
+    measures.NOT_COMPARED: Text(measures.NOT_COMPARED, "未比较"),
 }
 GATE = {True: Text("gate passed: {0}", "门槛通过：{0}"), False: Text("gate MISSED: {0}", "未达门槛：{0}")}
 GUARD = Text("guard {0}: {1} {2} to {3}: {4}", "防退化检查 {0}：{1} 由 {2} 到 {3}：{4}")
@@ -56,7 +42,7 @@ _POWER_ASSUMED = Text(", by the spread of one model's values", "（按单个模�
 _HEADLINE = {  # {0} to {2}: metric, before, after
     "rose": Text("{0} rose from {1} to {2}", "{0} 由 {1} 升至 {2}"),
     "fell": Text("{0} fell from {1} to {2}", "{0} 由 {1} 降至 {2}"),
-    NO_DIFFERENCE: Text(
+    measures.NO_DIFFERENCE: Text(
         "{0} shows no measurable difference, {1} before and {2} after", "{0} 无可测差异，微调前 {1}，微调后 {2}"
     ),
 }
@@ -173,21 +159,21 @@ def headline_parts(metrics: Mapping[str, Any]) -> tuple[str, str]:
 def _say_comparison(row: Mapping[str, Any], unit: str, language: Language = "en") -> tuple[str, str]:
     """Return a comparison as a statement and its evidence."""
     way = row["verdict"]
-    if way != NO_DIFFERENCE:
-        way = "rose" if (way == BETTER) == higher_is_better(row["metric"]) else "fell"
+    if way != measures.NO_DIFFERENCE:
+        way = "rose" if (way == measures.BETTER) == higher_is_better(row["metric"]) else "fell"
     values = display_name(row["metric"]), figure(row["before"]), figure(row["after"])
     evidence = change(row), p_value(row["p"]), counted(row["units"], unit, language)
     return _HEADLINE[way].say(language).format(*values), _COMMA.say(language).join(evidence)
 
 
 def _explain_not_compared(metrics: Mapping[str, Any], metric: str, name: str) -> tuple[str, str]:
-    tuned = next((system for system in metrics["systems"] if system["role"] == TUNED), None)
+    tuned = next((system for system in metrics["systems"] if system["role"] == measures.TUNED), None)
     if tuned is None:
         return "Nothing was compared", " ".join(metrics["gaps"]) or "no model was scored."
     if tuned["means"][metric] is None:
         return f"{name} was not measured", "no row has what it needs"
     units = counted(metrics["eval"]["units"], metrics["unit"])
-    baseline = any(system["role"] == BASELINE for system in metrics["systems"])
+    baseline = any(system["role"] == measures.BASELINE for system in metrics["systems"])
     reason = "the baseline has no value" if baseline else "no baseline was measured"
     return f"{name} is {figure(tuned['means'][metric])} on {units}", f"not compared, since {reason}"
 
@@ -222,14 +208,14 @@ def measured_on(metrics: Mapping[str, Any]) -> str:
     """Return what the systems were measured on, as in `60 queries, 10 candidates each`."""
     evaluation = metrics["eval"]
     units = counted(evaluation["units"], metrics["unit"])
-    if metrics["kind"] == GROUP:
+    if metrics["kind"] == measures.GROUP:
         return f"{units}, {evaluation['documents'] / evaluation['units']:.3g} candidates each"
-    if metrics["kind"] == RETRIEVAL:
+    if metrics["kind"] == measures.RETRIEVAL:
         if classes := evaluation.get("classes"):
             units += f" of {counted(classes, 'class')}"
             return f"{units}, searching {counted(evaluation['documents'], 'other text')} for those of their class"
         return f"{units}, searching {counted(evaluation['documents'], 'document')}"
-    if metrics["kind"] == PAIR:
+    if metrics["kind"] == measures.PAIR:
         return f"{units}, scored from {plain(evaluation['least'])} to {plain(evaluation['most'])}"
     tokens = [system["tokens"] for system in metrics["systems"]]
     return f"{units}, {counted(tokens[-1], 'token')} of answers" if tokens else units
@@ -256,8 +242,9 @@ def describe_teacher(metrics: Mapping[str, Any]) -> str | None:
     """Return how much of the way from the untouched model to its teacher was made; None without a teacher."""
     metric = require_metric(metrics["headline"]["metric"])
     means = {system["id"]: system["means"][metric.name] for system in metrics["systems"]}
-    start, goal, now = means.get(metrics["headline"]["baseline"]), means.get(TEACHER), means.get(TUNED)
-    if start is None or goal is None or now is None or metrics["headline"]["baseline"] == TEACHER:
+    names = metrics["headline"]["baseline"], measures.TEACHER, measures.TUNED
+    start, goal, now = map(means.get, names)
+    if start is None or goal is None or now is None or names[0] == measures.TEACHER:
         return None
     sign = 1 if metric.higher_is_better else -1
     gap, made = sign * (goal - start), sign * (now - start)
@@ -294,7 +281,7 @@ def build_lines(summary: Mapping[str, Any], language: Language = "en") -> list[s
     lines = [f"{summary['name']}: {verdict}", translate_headline(summary, language)]
     metrics = summary["metrics"]
     lines += list_means(metrics["systems"], metrics["names"])
-    if (power := summary.get("power")) and summary["verdict"] == NO_DIFFERENCE:
+    if (power := summary.get("power")) and summary["verdict"] == measures.NO_DIFFERENCE:
         lines.append(describe_power(power, summary["unit"], language))
     lines += [summary["teacher"]] if summary["teacher"] else []
     lines += [describe_speed(summary["cost"], language)] if summary.get("cost") else []
