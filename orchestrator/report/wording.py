@@ -46,7 +46,7 @@ _HEADLINE = {  # {0} to {2}: metric, before, after
         "{0} shows no measurable difference, {1} before and {2} after", "{0} 无可测差异，微调前 {1}，微调后 {2}"
     ),
 }
-_COMMA = Text(", ", "，")
+_COMMA: dict[Language, str] = {"en": ", ", "zh": "，"}
 _TRAINING = Text("training: {0}", "训练：{0}")
 _UNITS = {"query": "个查询", "pair": "个句对", "row": "行"}
 
@@ -54,7 +54,7 @@ _UNITS = {"query": "个查询", "pair": "个句对", "row": "行"}
 def describe_speed(cost: Mapping[str, Any], language: Language = "en") -> str:
     """Return in one line how fast the training was, and what memory it took."""
     parts = [text.say(language).format(cost[name]) for name, text in _SPEED.items() if name in cost]
-    return _TRAINING.say(language).format(_COMMA.say(language).join(parts))
+    return _TRAINING.say(language).format(_COMMA[language].join(parts))
 
 
 def describe_power(power: Mapping[str, Any], unit: str, language: Language = "en") -> str:
@@ -163,7 +163,7 @@ def _say_comparison(row: Mapping[str, Any], unit: str, language: Language = "en"
         way = "rose" if (way == measures.BETTER) == higher_is_better(row["metric"]) else "fell"
     values = display_name(row["metric"]), figure(row["before"]), figure(row["after"])
     evidence = change(row), p_value(row["p"]), counted(row["units"], unit, language)
-    return _HEADLINE[way].say(language).format(*values), _COMMA.say(language).join(evidence)
+    return _HEADLINE[way].say(language).format(*values), _COMMA[language].join(evidence)
 
 
 def _explain_not_compared(metrics: Mapping[str, Any], metric: str, name: str) -> tuple[str, str]:
