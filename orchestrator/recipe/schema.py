@@ -1,12 +1,10 @@
 """What a recipe may say: frozen pydantic models, and the JSON Schema that editors use. keys.yaml describes each key."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -101,7 +99,7 @@ class ModelRef(Part):
     allow_pickle: bool = False
 
     @model_validator(mode="after")
-    def _one_source(self) -> ModelRef:
+    def _one_source(self) -> Self:
         if (self.path is None) == (self.package is None):
             raise ValueError("give the model by path or by package, one of the two")
         return self
@@ -134,6 +132,87 @@ def require_encoding(name: str | None) -> str | None:
             known = "gb18030, big5, shift_jis, latin_1, utf_16 … or auto"
             raise ValueError(f"{name} is no encoding: say {known}") from None
     return name
+
+
+class Loss(Part):
+    """What the trainer minimises; each setting that the loss has is rendered, whether the recipe gives it or not."""
+
+    type: Annotated[str, OneOf(list_names)]
+    target: Literal["label", "teacher"] | None = None
+    graded: bool | None = None
+    activation: Literal["identity", "sigmoid"] | None = None
+    pos_weight: float | None = Field(None, gt=0)
+    k: int | None = Field(None, ge=1)
+    weighting: Literal["none", "ndcg1", "ndcg2", "ndcg2pp", "lambdarank"] | None = None
+    num_negatives: int | None = Field(None, ge=1)
+    alpha: float | None = Field(None, gt=0)
+    mini_batch_size: int | None = Field(None, ge=1)
+    num_labels: int | None = Field(None, ge=2)
+    projection_dim: int | None = Field(None, ge=1)
+    mean_weight: float | None = Field(None, ge=0)
+    second_moment_weight: float | None = Field(None, ge=0)
+    aggregation: Literal["mean", "sum"] | None = None
+    temperature: float | None = Field(None, gt=0)
+    scale: float | None = Field(None, gt=0)
+    margin: float | None = Field(None, ge=0)
+    margin_strategy: Literal["absolute", "relative"] | None = None
+    guide: str | None = Field(None, min_length=1)
+    translations: bool | None = None
+    contrast_anchors: bool | None = None
+    contrast_positives: bool | None = None
+    gather_across_devices: bool | None = None
+    distance_metric: Literal["cosine", "euclidean", "manhattan"] | None = None
+    similarity: Literal["dot", "cosine"] | None = None
+    matryoshka_dims: dict[int, float] | None = Field(None, min_length=1)
+    n_layers_per_step: int | None = Field(None, ge=1)
+    plus: tuple["Loss", ...] | None = Field(None, min_length=1)
+    weight: float | None = Field(None, gt=0)
+    use_batch: bool | None = None
+    hard_negatives: int | None = Field(None, ge=1)
+    mask_fake_negative: bool | None = None
+    fake_neg_margin: float | None = None
+    include_qq: bool | None = None
+    include_dd: bool | None = None
+    mrl_dims: dict[int, float] | None = Field(None, min_length=1)
+    min_group_size: int | None = Field(None, ge=2)
+    max_positives: int | None = Field(None, ge=1)
+    max_negatives: int | None = Field(None, ge=1)
+    _owner: tuple[str, str] = PrivateAttr(("", ""))  # backend and task, of whose losses it is one
+
+    @classmethod
+    def describe_key(cls, name: str) -> str | None:
+        """Return what may stand under a key; under `type` the losses of the registry."""
+        return describe_losses() if name == "type" else super().describe_key(name)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sizes(cls, value: Any) -> Any:
+        for name in ("mrl_dims", "matryoshka_dims"):
+            if isinstance(value, dict) and isinstance(value.get(name), list):
+                value = {**value, name: dict.fromkeys(value[name], 1.0)}
+        if isinstance(value, dict) and isinstance(value.get("plus"), list):
+            value = {**value, "plus": [{"type": one} if isinstance(one, str) else one for one in value["plus"]]}
+        return value
+
+    @property
+    def parts(self) -> tuple["Loss", ...]:
+        """The loss itself, and those that are added to it."""
+        return (self, *(self.plus or ()))
+
+    @property
+    def facts(self) -> LossType:
+        """What is known of its type: as its owner has it, or, without one, the first trainer that has it."""
+        found = find_loss(*self._owner, self.type)
+        if found is None:
+            raise KeyError(self.type)
+        return found
+
+    def of(self, backend: str, task: str) -> Self:
+        """Return the loss, told whose it is."""
+        self._owner = (backend, task)
+        for one in self.plus or ():
+            one.of(backend, task)
+        return self
 
 
 class TrainSet(Part):
@@ -177,7 +256,7 @@ class Data(Part):
     seed: int = 42
 
     @model_validator(mode="after")
-    def _agree(self) -> Data:
+    def _agree(self) -> Self:
         if (self.eval is None) == (self.eval_ratio is None):
             raise ValueError("say what to measure on: eval (files) or eval_ratio (a share of train), one of the two")
         if self.overlap == "keep" and self.eval is None:
@@ -187,87 +266,6 @@ class Data(Part):
                 raise ValueError("min_label needs max_label: labels are scaled from the one to the other")
         elif self.max_label <= (self.min_label or 0):
             raise ValueError("max_label must lie above min_label")
-        return self
-
-
-class Loss(Part):
-    """What the trainer minimises; each setting that the loss has is rendered, whether the recipe gives it or not."""
-
-    type: Annotated[str, OneOf(list_names)]
-    target: Literal["label", "teacher"] | None = None
-    graded: bool | None = None
-    activation: Literal["identity", "sigmoid"] | None = None
-    pos_weight: float | None = Field(None, gt=0)
-    k: int | None = Field(None, ge=1)
-    weighting: Literal["none", "ndcg1", "ndcg2", "ndcg2pp", "lambdarank"] | None = None
-    num_negatives: int | None = Field(None, ge=1)
-    alpha: float | None = Field(None, gt=0)
-    mini_batch_size: int | None = Field(None, ge=1)
-    num_labels: int | None = Field(None, ge=2)
-    projection_dim: int | None = Field(None, ge=1)
-    mean_weight: float | None = Field(None, ge=0)
-    second_moment_weight: float | None = Field(None, ge=0)
-    aggregation: Literal["mean", "sum"] | None = None
-    temperature: float | None = Field(None, gt=0)
-    scale: float | None = Field(None, gt=0)
-    margin: float | None = Field(None, ge=0)
-    margin_strategy: Literal["absolute", "relative"] | None = None
-    guide: str | None = Field(None, min_length=1)
-    translations: bool | None = None
-    contrast_anchors: bool | None = None
-    contrast_positives: bool | None = None
-    gather_across_devices: bool | None = None
-    distance_metric: Literal["cosine", "euclidean", "manhattan"] | None = None
-    similarity: Literal["dot", "cosine"] | None = None
-    matryoshka_dims: dict[int, float] | None = Field(None, min_length=1)
-    n_layers_per_step: int | None = Field(None, ge=1)
-    plus: tuple[Loss, ...] | None = Field(None, min_length=1)
-    weight: float | None = Field(None, gt=0)
-    use_batch: bool | None = None
-    hard_negatives: int | None = Field(None, ge=1)
-    mask_fake_negative: bool | None = None
-    fake_neg_margin: float | None = None
-    include_qq: bool | None = None
-    include_dd: bool | None = None
-    mrl_dims: dict[int, float] | None = Field(None, min_length=1)
-    min_group_size: int | None = Field(None, ge=2)
-    max_positives: int | None = Field(None, ge=1)
-    max_negatives: int | None = Field(None, ge=1)
-    _owner: tuple[str, str] = PrivateAttr(("", ""))  # backend and task, of whose losses it is one
-
-    @classmethod
-    def describe_key(cls, name: str) -> str | None:
-        """Return what may stand under a key; under `type` the losses of the registry."""
-        return describe_losses() if name == "type" else super().describe_key(name)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _sizes(cls, value: Any) -> Any:
-        for name in ("mrl_dims", "matryoshka_dims"):
-            if isinstance(value, dict) and isinstance(value.get(name), list):
-                value = {**value, name: dict.fromkeys(value[name], 1.0)}
-        if isinstance(value, dict) and isinstance(value.get("plus"), list):
-            value = {**value, "plus": [{"type": one} if isinstance(one, str) else one for one in value["plus"]]}
-        return value
-
-    @property
-    def parts(self) -> tuple[Loss, ...]:
-        """The loss itself, and those that are added to it."""
-        return (self, *(self.plus or ()))
-
-    @property
-    def facts(self) -> LossType:
-        """What is known of its type: as its owner has it, or, without one, the first trainer that has it."""
-        found = find_loss(*self._owner, self.type)
-        if found is None:
-            raise KeyError(self.type)
-        return found
-
-    def of(self, backend: str, task: str) -> Loss:
-        """Return the loss, told whose it is."""
-        self._owner = (backend, task)
-        for one in self.plus or ():
-            one.of(backend, task)
         return self
 
 
@@ -330,7 +328,7 @@ class Launch(Part):
     keep_global_batch: bool = False
     nnodes: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     node_rank: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    rdzv: Rendezvous = Field(default_factory=Rendezvous)
+    rdzv: Rendezvous = Field(default_factory=Rendezvous.model_construct)
     local_addr: str | None = None
     interface: str | None = None
     ddp_timeout_s: int | None = Field(None, ge=1)
@@ -340,7 +338,7 @@ class Launch(Part):
     stop_patience_s: float = Field(15.0, ge=0)
 
     @model_validator(mode="after")
-    def _positive(self) -> Launch:
+    def _positive(self) -> Self:
         if isinstance(self.nproc_per_node, int) and self.nproc_per_node < 1:
             raise ValueError("nproc_per_node is at least 1")
         if self.strategy and self.distributed:
@@ -400,7 +398,7 @@ class Search(Part):
     max_hours: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
-    def _one_search(self) -> Search:
+    def _one_search(self) -> Self:
         if self.random and self.optuna:
             raise ValueError("random and optuna are two ways to search: keep one")
         return self
@@ -411,7 +409,7 @@ class Track(Part):
 
     lists, short = frozenset({"to"}), "to"
     to: tuple[Annotated[str, OneOf(lambda: load_json(WORKERS / "trackers.json"))], ...] = Field(min_length=1)
-    project: str = Field("orch", pattern=r"^[A-Za-z0-9][\w.-]{0,99}$")
+    project: str = Field("orch", pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=100)
     report: bool = True
 
 
@@ -432,17 +430,17 @@ class Recipe(Part):
     deterministic: bool = False
     checkpoint: Literal["best", "last"] | int | None = None
     merge: bool = True
-    evaluate: Evaluate = Evaluate()
+    evaluate: Evaluate = Evaluate.model_construct()
     gate: dict[str, str] = Field(default_factory=dict)
     export: Export | None = None
     track: Track | None = None
-    launch: Launch = Launch()
-    watch: Watch = Watch()
-    cluster: Cluster = Cluster()
-    sweep: Search = Search()
+    launch: Launch = Launch.model_construct()
+    watch: Watch = Watch.model_construct()
+    cluster: Cluster = Cluster.model_construct()
+    sweep: Search = Search.model_construct()
 
     @model_validator(mode="after")
-    def _labels_or_teacher(self) -> Recipe:
+    def _labels_or_teacher(self) -> Self:
         by_teacher = self.loss is not None and find_target(self.loss.of(self.backend, self.task)) == "teacher"
         if self.data.scores_as_labels and (self.teacher is not None or by_teacher):
             raise ValueError("data.scores_as_labels: true leaves no scores for a teacher: remove it, or the teacher")

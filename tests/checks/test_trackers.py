@@ -101,6 +101,12 @@ def test_a_tracker_that_there_is_not_is_refused_with_the_recipe(track):
         build("qwen3_reranker", track)
 
 
+def test_a_project_of_too_many_characters_is_told_how_many_it_may_have():
+    assert build("qwen3_reranker", f"track={{to: wandb, project: {'p' + '項' * 99}}}")
+    with pytest.raises(RecipeError, match="expected text of at most 100 characters"):
+        build("qwen3_reranker", f"track={{to: wandb, project: {'x' * 101}}}")
+
+
 def test_every_tracker_of_the_table_has_its_opening():
     assert TRACKERS.keys() == OPENERS.keys()
 
