@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,15 +54,14 @@ class Alias(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.value is None or bool(value == self.value)
 
 
-@dataclass
-class Translation:
+class Translation(msgspec.Struct):
     """Arguments as the installed version spells them; `why` holds the reason of each one that changed."""
 
-    arguments: dict[str, Any] = field(default_factory=dict)
-    env: dict[str, str] = field(default_factory=dict)
-    why: dict[str, str] = field(default_factory=dict)
-    dropped: dict[str, str] = field(default_factory=dict)
-    problems: list[tuple[str, Problem]] = field(default_factory=list)
+    arguments: dict[str, Any] = {}
+    env: dict[str, str] = {}
+    why: dict[str, str] = {}
+    dropped: dict[str, str] = {}
+    problems: list[tuple[str, Problem]] = []
 
 
 @cache

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from orchestrator.backends.known_models import CLASSIFIER, POOLINGS, Embeds, describes_itself, find_embeds, find_known
 from orchestrator.backends.models import BaseModel
@@ -28,8 +30,7 @@ _ENCODER = "name an embedding model, or a plain encoder such as answerdotai/Mode
 Found = tuple[tuple[str, ...], Problem]  # a key of the recipe, and what is wrong with what it says
 
 
-@dataclass(frozen=True)
-class Embedding:
+class Embedding(msgspec.Struct, frozen=True):
     """How texts become vectors; `pooling` joins several by a plus, and `prompts` are all that the model's files name.
 
     `instruct` is the query's prompt with {} in the place of a task, of a model that takes any; `suffix` stands behind
@@ -42,7 +43,7 @@ class Embedding:
     document: str = ""
     suffix: str = ""
     instruct: str = ""
-    prompts: Mapping[str, str] = field(default_factory=dict)
+    prompts: Mapping[str, str] = {}
     layered: bool = False
 
     def scoring(self) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from orchestrator.backends.arguments import load_arguments, load_words
 from orchestrator.backends.embeddings import Embedding, settle_embedding

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -83,7 +82,8 @@ def plain_name(name: str) -> str:
     *above, last = name.rstrip("/").lower().split("/")
     cached = next((part for part in reversed(above) if part.startswith("models--")), None)
     plain = cached.rpartition("--")[2] if cached else last.replace("___", ".")
-    return re.sub(r"^meta-(?=llama-3)", "", plain)  # Meta-Llama-3.1-8B is called Llama-3.1-8B by now
+    # Meta-Llama-3.1-8B is called Llama-3.1-8B by now
+    return plain.removeprefix("meta-") if plain.startswith("meta-llama-3") else plain
 
 
 def _load() -> tuple[_Row, ...]:
@@ -117,8 +117,7 @@ def find_embeds(name: str) -> Embeds | None:
     return next((row.embeds for row in _load() if row.embeds and row.fits(name, "")), None)
 
 
-@dataclass(frozen=True)
-class KnownModel:
+class KnownModel(msgspec.Struct, frozen=True):
     """A type of the list: ms-swift's name of it, what its models are, their architectures, and their ids by prompt.
 
     `sets` are the numbers of the snapshot's versions that have it, `text` that ms-swift calls it a text model.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import re
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from orchestrator.backends.known_models import (
     SCORE_HEAD_FORMATS,
@@ -43,8 +45,7 @@ _NOT_SCORED = "choose another model, such as BAAI/bge-reranker-v2-gemma"
 _LLM_FORMATS = ("qwen3-native", "flag-llm-reranker", *SCORE_HEAD_FORMATS)
 
 
-@dataclass(frozen=True)
-class HubName:
+class HubName(msgspec.Struct, frozen=True):
     """A model on a hub (hf or ms), at a revision where one is pinned: a branch, a tag or a commit."""
 
     hub: str
@@ -62,8 +63,7 @@ def parse_hub_name(text: str) -> HubName | None:
     return HubName(found[1] or "hf", found[2], found[3]) if found else None
 
 
-@dataclass(frozen=True)
-class BaseModel:
+class BaseModel(msgspec.Struct, frozen=True):
     """A base model as a plan needs it.
 
     `location` is an absolute folder or a name on a hub; `folder` is the folder when its files are on this machine;

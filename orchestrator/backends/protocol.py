@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
+
+import msgspec
+from msgspec.structs import replace
 
 from orchestrator.backends.aliases import Translation, list_old_names, resolve_paths, translate
 from orchestrator.backends.arguments import Argument, build_schema, check_arguments, coerce_all, load_arguments
@@ -24,8 +26,7 @@ from orchestrator.recipe.schema import Loss, Recipe, Track, choose_loss
 Found = tuple[tuple[str, ...], Problem]  # the path of the key to change, and what is wrong with it
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """Everything that decides a plan: the recipe, and what was found out about the machine."""
 
     recipe: Recipe
@@ -42,7 +43,7 @@ class Job:
     deepspeed_text: str | None = None
     cache_dir: str = ""  # this user's cache of things that are built once a machine
     teacher: BaseModel | None = None
-    guard_kinds: Mapping[str, str] = field(default_factory=dict)  # guard → the kind of its rows
+    guard_kinds: Mapping[str, str] = {}  # guard → the kind of its rows
     export_python: str | None = None  # where it is not the backend's
 
     @property
@@ -131,8 +132,7 @@ def name_checkpoint(job: Job, *, last: str) -> str:
     return "best" if best else last
 
 
-@dataclass(frozen=True)
-class Training:
+class Training(msgspec.Struct, frozen=True):
     """A backend's train stage, and what follows from its arguments."""
 
     command: Command
@@ -154,16 +154,15 @@ class Training:
     parts: tuple[str, ...] = ()  # ways of comparing texts besides the model's vector, each measured apart
     base_has_parts: bool = True  # whether the base model can be compared so, too
     flat_loss: float | None = None  # the loss of a model that scores everything alike, where that is one number
-    more: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # a further set → kind, form, flags of its rows
+    more: Mapping[str, Mapping[str, Any]] = {}  # a further set → kind, form, flags of its rows
 
 
-@dataclass(frozen=True)
-class SmokeScale:
+class SmokeScale(msgspec.Struct, frozen=True):
     """What `--smoke` sets: few rows and steps, short texts, nothing that a CPU cannot do."""
 
-    train: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = {}
     leave_out: frozenset[str] = frozenset()  # arguments that make no sense on a tiny model
-    recipe: dict[str, Any] = field(default_factory=dict)  # other parts of the recipe that a tiny model needs smaller
+    recipe: dict[str, Any] = {}  # other parts of the recipe that a tiny model needs smaller
     like: tuple[str, str] | None = None  # kind and type of the tiny model, where task and family do not tell them
     limit_train: int = 16
     limit_eval: int = 12
@@ -206,8 +205,7 @@ WORKER_IMPORTS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Backend:
+class Backend(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A tool that trains: everything that Orch knows of it. Whoever wants to know asks here, and never for its name.
 
     A new one is a module of this folder with its `BACKEND`, its folder in `templates/`, a snapshot of its arguments,
@@ -219,7 +217,7 @@ class Backend:
     trainers: str  # who has the arguments of `train:`, in messages
     distributions: tuple[str, ...]  # what its Python must have; the tool itself comes first
     tasks: tuple[str, ...]
-    own_modules: Mapping[str, str] = field(default_factory=dict)  # task → the module of the descriptor for that alone
+    own_modules: Mapping[str, str] = {}  # task → the module of the descriptor for that alone
     deepspeed_names: tuple[str, ...] = ()  # configurations that it brings along and knows by name
     kind: str | None = None  # of the rows that it trains on, where it takes but one
     needs_negatives: bool = False  # whether every row must have one
@@ -228,7 +226,7 @@ class Backend:
     lengths: tuple[str, ...] = ("max_length",)  # the arguments that bound the tokens of a text
     lengths_add_up: bool = True  # whether they do so together; else each bounds texts of its own
     length_counts_prompt: bool = False  # whether they count the prompt of a model that has one
-    lora: Mapping[str, Any] = field(default_factory=dict)  # the arguments that turn LoRA on; empty: it has none
+    lora: Mapping[str, Any] = {}  # the arguments that turn LoRA on; empty: it has none
     lora_families: tuple[str, ...] = ("decoder",)  # of the models that it may be turned on for
     layer_kinds: frozenset[str] = frozenset()  # what `target_modules` may hold besides names of layers
     loads: str = ""  # the weights' width: `float32`, the argument that says it, or the config's (empty)
@@ -245,17 +243,17 @@ class Backend:
     other_models: str = ""  # what to name for a model that a trainer of text rerankers cannot take
     reads_patterns: bool = True  # whether it hands paths to a library that reads some characters as patterns
     # what its stages' starts spend their time on, by a word of the command line; "" for every other worker
-    imports: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"": WORKER_IMPORTS})
+    imports: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=lambda: {"": WORKER_IMPORTS})
     own_variables: tuple[str, ...] = ()  # environment variables besides its losses' that it reads unasked
-    remedies: Remedies = field(default_factory=Remedies)
+    remedies: Remedies = msgspec.field(default_factory=Remedies)
     snapshots: tuple[str, ...]  # of the arguments that its trainers accept, by model family where there are several
     choose_snapshot: Callable[[Job], str] | None = None  # where more than the family decides
     command_snapshots: tuple[str, ...] = ()  # of its other commands
-    own_arguments: Mapping[str, Argument] = field(default_factory=dict)  # what Orch's worker that starts it takes
+    own_arguments: Mapping[str, Argument] = {}  # what Orch's worker that starts it takes
     aliases: str = "trainer"  # whose rows of arguments/aliases.yaml are for it
     reserved: Mapping[str, str]  # arguments that Orch sets: where a recipe says them instead
-    others: Mapping[str, str | Problem] = field(default_factory=dict)  # other trainers' arguments: what to say
-    at_least: Mapping[str, float] = field(default_factory=dict)  # the smallest value of an argument
+    others: Mapping[str, str | Problem] = {}  # other trainers' arguments: what to say
+    at_least: Mapping[str, float] = {}  # the smallest value of an argument
     check_values: Callable[[Mapping[str, Any]], Iterable[tuple[str, Problem]]] = lambda _: ()  # of typed values
     trains_lora: Callable[[Job], bool] = lambda _: False
     data_form: Callable[[Job], str]  # the writer of orchestrator.data that makes its train file

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+import msgspec
 
 from orchestrator.backends.arguments import Argument, load_arguments, load_words
 from orchestrator.backends.protocol import Backend, Found, Job, SmokeScale, Training, name_checkpoint
@@ -74,8 +75,7 @@ CONDITIONS = tuple(row for row in COMMON if row.argument != _BEST)  # what it ma
 _SMOKE_LEAVES_OUT = frozenset(TABLE["smoke_leaves_out"]) | SHARING_ARGUMENTS
 
 
-@dataclass(frozen=True)
-class Trainer:
+class Trainer(msgspec.Struct, frozen=True):
     """What one of the two trainers has for itself.
 
     `worker` starts it; `put` adds its arguments; `measures` are what may find the best checkpoint, the first unless the

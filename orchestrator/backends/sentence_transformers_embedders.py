@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from orchestrator.backends.embeddings import Embedding, find_guide_problem, read_own, settle_embedding
 from orchestrator.backends.models import find_model

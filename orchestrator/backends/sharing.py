@@ -17,9 +17,10 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from orchestrator.backends.arguments import load_words
 from orchestrator.backends.protocol import Found, Job
@@ -168,8 +169,7 @@ def deepspeed_environment(job: Job) -> dict[str, str]:
     return {"DS_ACCELERATOR": "cpu", "TORCH_EXTENSIONS_DIR": f"{job.cache_dir}/torch_extensions/{build}"}
 
 
-@dataclass(frozen=True)
-class Fsdp:
+class Fsdp(msgspec.Struct, frozen=True):
     """How FSDP shares a training: `shards` in the words of ZeRO's stages, what lies in the machine's memory instead."""
 
     shards: int

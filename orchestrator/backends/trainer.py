@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from orchestrator.backends.aliases import Translation, list_paths
 from orchestrator.backends.arguments import Argument
@@ -40,8 +41,7 @@ _UNDOING: tuple[tuple[str, Any, str], ...] = (
 TRACKERS: dict[str, dict[str, Any]] = load_json(WORKERS / "trackers.json")
 
 
-@dataclass(frozen=True)
-class RenderedArgument:
+class RenderedArgument(msgspec.Struct, frozen=True):
     """One argument of the train command, and where it comes from."""
 
     name: str
@@ -189,8 +189,7 @@ def _show(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-@dataclass(frozen=True)
-class Saving:
+class Saving(msgspec.Struct, frozen=True):
     """When a training saves and evaluates; the steps count where a strategy is `steps`."""
 
     save_strategy: str

@@ -6,8 +6,10 @@ One list for `orch run`, `orch check` and `orch doctor RECIPE` (decisions/0032).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from orchestrator.backends.protocol import Job
 from orchestrator.checks import (
@@ -28,8 +30,7 @@ _ANY_VERSION = "9999"  # of a package that another machine may have: with no bug
 Find = Callable[[Job, Plan], Iterator[Problem]]
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """One question about a plan, and when it is asked.
 
     `kind`: refuse ends a run before it starts; data does so too, with the exit code of the stages that would find it;

@@ -18,9 +18,11 @@ import difflib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from msgspec.structs import asdict
 
 from orchestrator.checks.model_size import ModelSize
 from orchestrator.errors import PreflightError
@@ -33,8 +35,7 @@ _TERA = 1e12
 _HOUR_S = 3600
 
 
-@dataclass(frozen=True)
-class Gpu:
+class Gpu(msgspec.Struct, frozen=True):
     """A row of gpus.yaml: dense peak rates in TFLOPS in half precision and in float32, and memory in GiB."""
 
     name: str
@@ -69,8 +70,7 @@ def require_gpu(name: str) -> Gpu:
     raise PreflightError(f"no peak rate is known of a GPU {name!r}", hint=hint)
 
 
-@dataclass(frozen=True)
-class Passes:
+class Passes(msgspec.Struct, frozen=True):
     """How often a training goes through the model: forward passes beside the first, and what is trained.
 
     `adapter` counts its weights, None where all are trained; `logits`: whether they are computed at every position.
@@ -107,8 +107,7 @@ def count_steps(rows: int, *, step_rows: int, accumulation: int, epochs: float, 
     return math.ceil(max(1, -(-batches // accumulation)) * epochs)
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(msgspec.Struct, frozen=True):
     """What one stage computes; `flops` is None where the model's sizes are not known, `steps` but for a training."""
 
     stage: str
@@ -120,8 +119,7 @@ class Work:
     steps: int | None = None
 
 
-@dataclass(frozen=True)
-class Efficiency:
+class Efficiency(msgspec.Struct, frozen=True):
     """The share of a peak that is expected, or with no peak the FLOPS that were reached here; always a range."""
 
     low: float
@@ -137,8 +135,7 @@ def expect_efficiency(reached: Sequence[float]) -> Efficiency | None:
     return Efficiency(min(reached) / _SPREAD, max(reached) * _SPREAD, runs)
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(msgspec.Struct, frozen=True):
     """The work of each stage, how its data were counted, and the GPU that it is for."""
 
     works: tuple[Work, ...]

@@ -16,9 +16,10 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+
+import msgspec
 
 from orchestrator.backends.protocol import Job
 from orchestrator.backends.scorers import EXPORT_WAYS, EXPORTS
@@ -112,8 +113,7 @@ def find_lacking_report() -> Problem | None:
     return Problem(f"the report needs {', '.join(lacking)}", install) if lacking else None
 
 
-@dataclass(frozen=True)
-class GpuUser:
+class GpuUser(msgspec.Struct, frozen=True):
     """A process that computes on a GPU: memory in MiB, None where the driver does not say."""
 
     uuid: str
@@ -122,8 +122,7 @@ class GpuUser:
     used_mib: int | None
 
 
-@dataclass(frozen=True)
-class TorchBuild:
+class TorchBuild(msgspec.Struct, frozen=True):
     """What a Python's torch was built for; all None where there is no torch."""
 
     version: str | None = None
@@ -273,8 +272,7 @@ _BILLIONS = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s?b(?![a-z])", re.IGNORECASE)
 _PATTERNS = ("*", "?", "[", "$", "::")
 
 
-@dataclass(frozen=True)
-class Need:
+class Need(msgspec.Struct, frozen=True):
     """What a run writes, in bytes: `checkpoints` of one size each at the same time, and the rest."""
 
     checkpoint: int

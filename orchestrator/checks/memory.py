@@ -34,8 +34,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
+
+import msgspec
+from msgspec.structs import asdict, replace
 
 from orchestrator.backends import sharing
 from orchestrator.backends.protocol import Job
@@ -54,8 +56,7 @@ ASSUMED_DOCUMENTS = 8  # of a query, where the rows and not the recipe decide it
 _AUTO_DTYPE = 5  # from transformers 5 on, a model is loaded in the width that its config names
 
 
-@dataclass(frozen=True)
-class TrainingSize:
+class TrainingSize(msgspec.Struct, frozen=True):
     """What decides a training's memory on one GPU: widths in bytes, rows and tokens of one forward pass."""
 
     rows: int
@@ -77,8 +78,7 @@ class TrainingSize:
     sequence_parts: int = 1  # processes that share each sequence
 
 
-@dataclass(frozen=True)
-class MemoryEstimate:
+class MemoryEstimate(msgspec.Struct, frozen=True):
     """Bytes of one process, by what takes them."""
 
     weights: int

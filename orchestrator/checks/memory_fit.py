@@ -7,9 +7,11 @@ fits. The stages beside the training load the whole model on one GPU, however th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from orchestrator.backends.protocol import Job
 from orchestrator.checks import memory
@@ -34,8 +36,7 @@ _LOADING = ("baseline", "package", "evaluate", "guard")
 _MANY_WEIGHTS = 200_000_000  # a base-sized encoder has half as many, the smallest of the usual LLMs three times as many
 
 
-@dataclass(frozen=True)
-class PlannedMemory:
+class PlannedMemory(msgspec.Struct, frozen=True):
     """The estimate of a plan's training, all that it was made from, and the bytes that one process may take."""
 
     estimate: memory.MemoryEstimate
@@ -142,7 +143,7 @@ def _remedies(job: Job, planned: PlannedMemory) -> list[str]:
     found: list[tuple[int, str]] = []
 
     def consider(say: str, **changes: object) -> None:
-        other = memory.estimate_memory(planned.model, replace(training, **changes))  # type: ignore[arg-type]
+        other = memory.estimate_memory(planned.model, replace(training, **changes))
         found.append((planned.estimate.total - other.total, say))
 
     if training.logits == "scores" and "last_logits" in job.backend.speedups(job):
@@ -185,8 +186,7 @@ def _static_remedies(job: Job, planned: PlannedMemory) -> list[str]:
     return lines
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(msgspec.Struct, frozen=True):
     """Changes of a recipe, and how they are said; `deepspeed` and `processes` are left as they are where None."""
 
     say: str

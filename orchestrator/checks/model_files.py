@@ -11,9 +11,11 @@ import re
 import shlex
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from orchestrator.backends.models import BaseModel, load_config
 from orchestrator.backends.protocol import Job
@@ -210,8 +212,7 @@ def _find_dense_problems(module: Path) -> Iterator[Problem]:
                       "from one and the same model")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Tokens:
+class Tokens(msgspec.Struct, frozen=True):
     """What a tokenizer.json says of its tokens: the highest id plus one, None where it has no list; those added."""
 
     size: int | None

@@ -12,9 +12,10 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from orchestrator.backends.models import BaseModel, find_model, learn_from_config
 from orchestrator.backends.protocol import Job
@@ -38,8 +39,7 @@ _NEEDS_CODE = "contains custom code"  # resolve_trust_remote_code of transformer
 _ELSEWHERE = "name a folder, or set HF_ENDPOINT to a mirror such as https://hf-mirror.com"
 
 
-@dataclass(frozen=True)
-class Loader:
+class Loader(msgspec.Struct, frozen=True):
     """The Python that is to load models: its libraries, its variables, Orch's workers, and where answers are kept.
 
     `cache_dir` is empty where they are not.
@@ -72,8 +72,7 @@ class Loader:
         return Path(self.cache_dir) / "models" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
-@dataclass(frozen=True)
-class Permissions:
+class Permissions(msgspec.Struct, frozen=True):
     """What a user lets a model do, and the words that would let it."""
 
     allow_pickle: bool = False
@@ -91,8 +90,7 @@ class Permissions:
         return {ALLOW_PICKLE: "1"} if self.pickles else {}
 
 
-@dataclass(frozen=True)
-class NamedModel:
+class NamedModel(msgspec.Struct, frozen=True):
     """A model that a command is about to load, in `python` with `env`.
 
     `use` is what it is wanted for (`scorers.find_use`), None where nobody knows. `find_misfit` says what is wrong with
@@ -101,8 +99,8 @@ class NamedModel:
 
     model: BaseModel
     python: str
-    env: Mapping[str, str] = field(default_factory=dict)
-    permissions: Permissions = field(default_factory=Permissions)
+    env: Mapping[str, str] = {}
+    permissions: Permissions = msgspec.field(default_factory=Permissions)
     use: str | None = None
     find_misfit: Callable[[BaseModel], Problem | None] = lambda _: None
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from orchestrator.backends.known_models import plain_name
 from orchestrator.backends.models import BaseModel
@@ -42,8 +42,7 @@ _HALF = 16
 _PACKED_3_BIT = 32 / 10  # hqq puts ten weights of 3 bits into 32
 
 
-@dataclass(frozen=True)
-class ModelSize:
+class ModelSize(msgspec.Struct, frozen=True):
     """Sizes of one model. `query` and `key` are the widths of all heads together; `gated` is an MLP of three matrices.
 
     `parameters` counts every weight, tied ones once; `dtype_bytes` is a weight's width as the config stores it.

@@ -9,9 +9,11 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from orchestrator.backends import sharing
 from orchestrator.backends.protocol import Job, eval_kind
@@ -30,8 +32,7 @@ FIRST_ROWS = 2000
 _NEWEST = 50  # runs that are looked at, by their reports, for what this hardware reached
 
 
-@dataclass(frozen=True)
-class Side:
+class Side(msgspec.Struct, frozen=True):
     """One side of the data: rows as the trainer reads them, documents of all queries, mean tokens by what is read.
 
     `tokens` are stats.json's: query and document, or text, or conversation; `corpus` counts distinct documents.

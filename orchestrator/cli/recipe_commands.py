@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +102,8 @@ def render_command(
     """
     if engine or profile:
         return _render_job(recipe, output, engine or "slurm", profile, **how)
+    from msgspec.structs import asdict
+
     from orchestrator.backends.render import render_files, render_run_script
     from orchestrator.plan.jobs import build_job
     from orchestrator.plan.load import load_recipe

@@ -11,9 +11,11 @@ import operator
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.machine.tables import load_record
@@ -92,8 +94,7 @@ NOT_COMPARED = "not compared"
 Statistic = Literal["mean", "ratio", "exponential", "correlation", "rank correlation"]
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(msgspec.Struct, frozen=True):
     """One measure: an entry of `METRICS`, and with `name` (as in `ndcg@10`) and `cutoff` the one that a recipe names.
 
     `kinds` are the evaluation sets that it measures, and `statistic` says how its value comes from the rows: a mean of
@@ -245,8 +246,7 @@ Means = Mapping[str, float | None] | None  # {metric: a system's value}; None wh
 _TURNED = {">": "<", "<": ">", "+": "-", "-": "+"}
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """The model's value of `metric` must be `operator` `offset`, counted from the baseline's if `baseline`."""
 
     metric: Metric

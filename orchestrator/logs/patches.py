@@ -8,9 +8,9 @@ the backends' own lists, and against every shipped recipe.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from pydantic import ValidationError
 
 from orchestrator.recipe.losses import find_batch_obstacle
@@ -28,16 +28,15 @@ _SCORING_STAGES = ("baseline", "evaluate", "guard")
 _TRAIN_STAGE = "train"
 
 
-@dataclass(frozen=True)
-class Remedies:
+class Remedies(msgspec.Struct, frozen=True):
     """What a tool's trainer takes unasked, and assignments that cure a diagnosis in this tool only.
 
     `lengths` maps the arguments that cut texts to their defaults.
     """
 
     batch: int = 1
-    lengths: Mapping[str, int] = field(default_factory=dict)
-    cures: Mapping[str, Patch] = field(default_factory=dict)
+    lengths: Mapping[str, int] = {}
+    cures: Mapping[str, Patch] = {}
 
 
 def suggest_patch(name: str, recipe: Recipe, stage: str = _TRAIN_STAGE, of_tool: Remedies | None = None) -> Patch:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from orchestrator.errors import PreflightError
 from orchestrator.machine.files import find_text
@@ -19,8 +21,7 @@ _SLICE = "MIG-"  # of a GPU: nvidia-smi lists only whole ones, under other names
 _MEMINFO = Path("/proc/meminfo")
 
 
-@dataclass(frozen=True)
-class Hardware:
+class Hardware(msgspec.Struct, frozen=True):
     """The devices that a plan is made for."""
 
     kind: str  # cuda | cpu
@@ -47,8 +48,7 @@ class Hardware:
 CPU = Hardware("cpu")
 
 
-@dataclass(frozen=True)
-class Gpu:
+class Gpu(msgspec.Struct, frozen=True):
     """One GPU as nvidia-smi reports it; memory in MiB, None where the driver does not say."""
 
     index: str

@@ -16,6 +16,7 @@ MOST_DEPTH = 100
 _MOST_DIGITS = 18
 MOST_SECONDS = 1e11  # what comes after the year 5138, or is NaN, is no time and no length of time
 _TIMES = frozenset({"t", "started", "finished", "seconds", "seen"})  # fields of records, in seconds
+_CONTAINERS = (list, dict)  # one object: `list | dict` would be made anew for each value
 _AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -70,10 +71,10 @@ def _decode_plain(text: str | bytes) -> Any:
 
 def _is_shallow(value: Any) -> bool:
     """Tell whether no list or object stands deeper in a value than MOST_DEPTH."""
-    level = [value] if isinstance(value, list | dict) else []
+    level = [value] if isinstance(value, _CONTAINERS) else []
     for _ in range(MOST_DEPTH):
         inner = (item.values() if isinstance(item, dict) else item for item in level)
-        if not (level := [item for items in inner for item in items if isinstance(item, list | dict)]):
+        if not (level := [item for items in inner for item in items if isinstance(item, _CONTAINERS)]):
             return True
     return False
 
@@ -110,7 +111,7 @@ def load_object(path: Path, *, constants: bool = False) -> dict[str, Any]:
 
 
 def build_record(kind: type[Record], value: Any) -> Record:
-    """Return the frozen dataclass that a value of JSON stands for; keys that it does not have are left out.
+    """Return the record that a value of JSON stands for; keys that it does not have are left out.
 
     Raises DamagedJsonError where a key is missing, or a value has another type or is no time.
     """

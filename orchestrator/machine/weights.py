@@ -6,9 +6,10 @@ A safetensors file: eight bytes of length (little-endian), a JSON header of that
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from orchestrator.errors import Problem
 from orchestrator.machine.files import find_text, open_regular, read_once
@@ -23,8 +24,7 @@ _LFS_START = "version https://git-lfs"
 Shapes = dict[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True)
-class Damage:
+class Damage(msgspec.Struct, frozen=True):
     """Why a file is not a whole safetensors file."""
 
     why: str
@@ -72,11 +72,10 @@ _AGAIN = "download the model again, or copy that file from where it is whole"
 _read_header = read_once(read_shapes)  # each check of a command looks at all of them
 
 
-@dataclass(frozen=True)
-class Weights:
+class Weights(msgspec.Struct, frozen=True):
     """The tensors of a folder by name, its files (none where one is missing) or pickled ones, and what is wrong."""
 
-    shapes: Shapes = field(default_factory=dict)
+    shapes: Shapes = {}
     files: tuple[Path, ...] = ()
     pickles: tuple[Path, ...] = ()
     problems: tuple[Problem, ...] = ()

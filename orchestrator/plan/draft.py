@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.protocol import Job, SmokeScale, eval_kind
@@ -14,8 +15,7 @@ from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, File, Note, Stage
 
 
-@dataclass
-class Draft:
+class Draft(msgspec.Struct):
     """What is known of one plan so far; every path in it is absolute or relative to the run folder.
 
     `job` is the job as it runs: with `scale`, the smoke version of what was asked for.
@@ -24,9 +24,9 @@ class Draft:
     job: Job
     scale: SmokeScale | None
     run: RunDir
-    stages: list[Stage] = field(default_factory=list)
-    files: list[File] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
+    stages: list[Stage] = []
+    files: list[File] = []
+    notes: list[Note] = []
 
     def add(self, kind: str, title: str, command: Command, **fields: Any) -> Stage:
         """Add a stage; `fields` are those of Stage."""

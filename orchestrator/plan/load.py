@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from pydantic import ValidationError
 
 from orchestrator.backends import BACKENDS
@@ -40,8 +41,7 @@ def _part_at(key: Key) -> type[Part] | None:
     return Guard if len(key) == len(_GUARDS) + 1 and key[:-1] == _GUARDS else _PARTS.get(key)
 
 
-@dataclass(frozen=True)
-class LoadedRecipe:
+class LoadedRecipe(msgspec.Struct, frozen=True):
     """A valid recipe, the file that it came from, and where each of its values stands."""
 
     recipe: Recipe

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from orchestrator.backends.embeddings import Embedding, read_own
 from orchestrator.backends.known_models import refuse_layerwise
@@ -39,8 +40,7 @@ _OF_SYSTEM = ("name", "label", "dtype", "trust_remote_code", "batch_size", "base
 _TUNED_LABEL = "tuned model, packaged, in the format of its training"
 
 
-@dataclass(frozen=True)
-class System:
+class System(msgspec.Struct, frozen=True):
     """One model as it is scored: its name in the plan, the whole scoring spec, and the stage's title."""
 
     name: str
@@ -48,8 +48,7 @@ class System:
     title: str
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True):
     """The untouched model in each format that the recipe asks for, the teacher last; and the tuned one.
 
     `reference_baseline` is the first baseline of the base model. It is there where the recipe asks for none, too:

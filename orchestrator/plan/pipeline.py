@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from orchestrator.backends.protocol import Job, SmokeScale, Training
 from orchestrator.machine.rundir import RunDir

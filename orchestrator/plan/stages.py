@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.protocol import Job, SmokeScale, Training, eval_kind
@@ -22,8 +24,7 @@ _LIKE_FAMILIES = {"encoder": ("encoder", "bert"), "decoder": ("decoder", "qwen3"
 TEACHER_SEED = 7  # another one than the student's, or both would be the same random model
 
 
-@dataclass(frozen=True)
-class DataFiles:
+class DataFiles(msgspec.Struct, frozen=True):
     """Every data file of a recipe, absolute: of both sides, of each guard, and of each further training set."""
 
     train: tuple[str, ...]
@@ -185,8 +186,7 @@ def add_teacher(draft: Draft, teacher: BaseModel, rows: tuple[str, ...]) -> tupl
     return joined, model
 
 
-@dataclass(frozen=True)
-class EvalFiles:
+class EvalFiles(msgspec.Struct, frozen=True):
     """The evaluation set that is scored; `corpus` is what its queries search, where they search one."""
 
     rows: Path

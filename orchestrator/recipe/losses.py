@@ -14,9 +14,10 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from orchestrator.machine.tables import load_record
 
@@ -27,8 +28,7 @@ Given = Any  # what a recipe says under `loss:`, a Loss of recipe/schema.py: her
 _NEAR = 0.7  # how alike two words are, of which one is meant to be the other
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """A setting of a loss: its value where the recipe gives none, what that means, the variable that carries it.
 
     One that is not `shown` is rendered only where the recipe gives it.
@@ -40,8 +40,7 @@ class Setting:
     shown: bool = True
 
 
-@dataclass(frozen=True)
-class LossType:
+class LossType(msgspec.Struct, frozen=True):
     """One loss.
 
     `kinds` are the rows that it can learn from, `form` the writer of its rows. `obstacle` says why a smaller batch
@@ -57,7 +56,7 @@ class LossType:
     task: str
     kinds: tuple[str, ...]
     form: str
-    settings: Mapping[str, Setting] = field(default_factory=dict)
+    settings: Mapping[str, Setting] = {}
     obstacle: str | Callable[[Given], str | None] | None = None
     candidates: Callable[[Given, Mapping[str, Any], int], int | None] = lambda *_: None
     texts: Callable[[Given], int | None] = lambda _: 2

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import msgspec
 
 from orchestrator.machine.json_files import build_record, parse_json
 
 PLAN_VERSION = 1
 
 
-@dataclass(frozen=True)
-class File:
+class File(msgspec.Struct, frozen=True):
     """A rendered file: `path` relative to the run folder, and its exact text."""
 
     path: str
     text: str
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """One native process: argument list, the environment that the recipe adds, working directory."""
 
     argv: tuple[str, ...]
@@ -29,8 +28,7 @@ class Command:
     cwd: str = "."
 
 
-@dataclass(frozen=True)
-class Resume:
+class Resume(msgspec.Struct, frozen=True):
     """How a stage continues: `flag` and the newest complete checkpoint of `checkpoints` are appended to its argv.
 
     `checkpoints` is a folder that holds `checkpoint-N/`; relative to the run folder.
@@ -40,8 +38,7 @@ class Resume:
     checkpoints: str
 
 
-@dataclass(frozen=True)
-class Fallback:
+class Fallback(msgspec.Struct, frozen=True):
     """The same training in smaller batches, for a machine whose memory ran out: as many rows a step, the same loss.
 
     `title` says what differs from the stage's own command; `script` is that command as a rendered file of the plan.
@@ -52,8 +49,7 @@ class Fallback:
     script: str
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(msgspec.Struct, frozen=True):
     """One step of the run. Paths are relative to the run folder unless absolute.
 
     `inputs` are files or folders whose contents decide the result (hashed into the digest);
@@ -82,8 +78,7 @@ class Stage:
         return f"stages/{self.name}"
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(msgspec.Struct, frozen=True):
     """One translated, defaulted or chosen argument, for `orch render --explain`."""
 
     stage: str
@@ -93,8 +88,7 @@ class Note:
     why: str
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """Everything that a run will do, in order. `run_dir` is absolute."""
 
     name: str
@@ -106,7 +100,7 @@ class Plan:
     stages: tuple[Stage, ...]
     files: tuple[File, ...]
     notes: tuple[Note, ...] = ()
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = {}
     version: int = PLAN_VERSION
 
     def stage(self, kind: str) -> Stage | None:
@@ -129,7 +123,7 @@ class Plan:
 
     def to_json(self) -> str:
         """Return the plan as the text of plan.json."""
-        return json.dumps(asdict(self), ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+        return json.dumps(msgspec.to_builtins(self), ensure_ascii=False, indent=2, sort_keys=True) + "\n"
 
 
 def plan_from_json(text: str) -> Plan:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 # Each tool and the module that describes it as its `BACKEND`: a new one is one line here.
 TOOLS: dict[str, str] = {
@@ -14,8 +15,7 @@ TOOLS: dict[str, str] = {
 }
 
 
-@dataclass(frozen=True)
-class OneOf:
+class OneOf(msgspec.Struct, frozen=True):
     """Lets pydantic take a word of a registry and no other, with the error of a `Literal` of its names."""
 
     names: Callable[[], Iterable[str]]  # asked anew each time: registries grow

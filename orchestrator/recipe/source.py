@@ -8,10 +8,11 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 from orchestrator.errors import Problem, RecipeError, Where
@@ -34,8 +35,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """Parsed recipe text: `data` is plain Python, `places` maps a path of keys to where it stands."""
 
     path: str
@@ -123,7 +123,7 @@ def apply_overrides(source: Source, overrides: tuple[str, ...]) -> Source:
         _set_value(data, places, keys, value, where)
     if problems:
         raise RecipeError.from_problems(problems)
-    return replace(source, data=data, places=places)
+    return msgspec.structs.replace(source, data=data, places=places)
 
 
 def _set_value(data: dict[str, Any], places: dict[Key, Where], keys: tuple[str, ...], value: Any, where: Where) -> None:

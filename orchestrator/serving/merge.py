@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from orchestrator.backends.known_models import has_other_head
 from orchestrator.backends.models import load_config
 from orchestrator.backends.render import render_command
@@ -113,7 +115,7 @@ def build_merge(run: RunDir, plan: Plan, checkpoint: Checkpoint, out: Path, opti
         argv = _with(argv, "--torch_dtype" if is_native(stage.command) else "--dtype", options.dtype)
     if options.test_prompt and not is_native(stage.command):
         argv = _with(argv, "--test-prompt", options.test_prompt)
-    return replace(stage.command, argv=argv)
+    return msgspec.structs.replace(stage.command, argv=argv)
 
 
 def is_native(command: Command) -> bool:

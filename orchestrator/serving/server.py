@@ -9,10 +9,12 @@ import shlex
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
+
+from msgspec.structs import replace
 
 from orchestrator.backends.render import find_templates, render_command
 from orchestrator.backends.scorers import SCORERS

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.aliases import name_loss, translate

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.backends.render import render_run_script
 from orchestrator.plan.pipeline import build_plan

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.arguments import load_arguments
@@ -234,8 +234,6 @@ def bge_job(*overrides: str):
 
 
 def _with_train(job, train):
-    from dataclasses import replace
-
     return replace(job, recipe=job.recipe.model_copy(update={"train": train}))
 
 

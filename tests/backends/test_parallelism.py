@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.sharing import count_data_ranks, count_parts, count_step_rows

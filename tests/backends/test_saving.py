@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.trainer import find_saving
@@ -28,7 +29,7 @@ def make_job(name, *overrides):
     typed = {key: int(value) if value.isdigit() else value for key, value in given.items()}
     asked = dict(one.split("=") for one in overrides if not one.startswith("train."))
     recipe = job.recipe.model_copy(update={"train": {**others, **typed}, **asked})
-    return job.__class__(**{**job.__dict__, "recipe": recipe})
+    return replace(job, recipe=recipe)
 
 
 def refusals(job):

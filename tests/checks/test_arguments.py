@@ -6,9 +6,9 @@ import importlib
 import json
 import sys
 from argparse import ArgumentParser
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.backends.arguments import items_of
 from orchestrator.checks import CHECKS

@@ -6,10 +6,10 @@ import errno
 import json
 import os
 import shutil
-from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.backends.models import BaseModel
 from orchestrator.checks import machine

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.backends.models import BaseModel
 from orchestrator.checks.settings import check_lengths, find_positions

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator import checks as preflight
 from orchestrator.checks.model_loading import check_model_loading

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.checks.model_files import find_uses
 from orchestrator.checks.model_loading import check_model_tensors

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.checks.machine import check_ports, find_port_refusal
 from orchestrator.machine.hardware import CPU, Hardware

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.checks.settings import advise_on_resuming
 from orchestrator.plan.pipeline import build_plan

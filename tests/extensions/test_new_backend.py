@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from jinja2 import ChoiceLoader, FileSystemLoader
+from msgspec.structs import replace
 
 from orchestrator.backends import BACKENDS, render
 from orchestrator.checks.arguments import check_arguments

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.errors import DataError, InterruptedRunError, StageFailedError, StalledError, TakenAwayError
 from orchestrator.logs.events import (
@@ -490,7 +491,7 @@ def test_a_training_that_goes_on_from_a_checkpoint_is_judged_by_what_it_logged_b
     folder.stdout_log.write_text("{'loss': '0.0', 'grad_norm': '0.0'}\n" * 9)
     run = loop._Run(make_plan(stage), run_dir, None, None, Watch(), 0.2, None)
     record = LaunchRecord((), (), ".", "", 2, "", 0.0)
-    fresh, resumed = run.log(stage, record), run.log(stage, replace(record, resumed_from="checkpoint-4"))
+    fresh, resumed = run.log(stage, record), run.log(stage, dataclasses.replace(record, resumed_from="checkpoint-4"))
     for log in (fresh, resumed):
         log.read_events(0.0, at_end=True)
     assert fresh.fatal

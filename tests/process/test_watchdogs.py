@@ -5,10 +5,10 @@ from __future__ import annotations
 import stat
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.errors import StageFailedError, StalledError
 from orchestrator.logs.events import Message, StageFinished, StageStarted, load_events

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import msgspec
 import pytest
 
 from orchestrator.evaluation.metrics import build_metrics
@@ -100,7 +101,7 @@ def test_a_loss_stuck_at_zero_is_told(whole):
 
 
 def test_a_smoke_run_says_what_it_is(whole):
-    assert "smoke run" in cautions(whole, plan=dataclasses.replace(whole[0].plan, smoke=True))
+    assert "smoke run" in cautions(whole, plan=msgspec.structs.replace(whole[0].plan, smoke=True))
 
 
 def test_a_ledger_that_does_not_add_up_is_told(whole):

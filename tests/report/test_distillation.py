@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.evaluation.eval_sets import RankingEval
 from orchestrator.evaluation.metrics import Scored

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.backends.embeddings import Embedding, read_own, settle_embedding
 from orchestrator.backends.known_models import POOLINGS, _load, find_embeds

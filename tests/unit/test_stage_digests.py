@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.machine.files import WHOLE_BYTES, hash_path
 from orchestrator.recipe.plan import Command, File, Plan, Stage

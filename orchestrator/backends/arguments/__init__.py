@@ -7,11 +7,13 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from orchestrator.errors import Problem
 from orchestrator.machine.packages import parse_release
@@ -32,8 +34,7 @@ _WORDS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class VersionSet:
+class VersionSet(msgspec.Struct, frozen=True):
     """One of the sets of versions that a snapshot holds; `index` is its number there, 0 the tested set."""
 
     index: int
@@ -110,8 +111,7 @@ def _count(version: str) -> int:
     return major * 1_000_000 + minor * 1_000 + patch
 
 
-@dataclass(frozen=True)
-class Argument:
+class Argument(msgspec.Struct, frozen=True):
     """One argument of a backend's own parser; `type` is int, float, bool, str, list[str], dict or json."""
 
     name: str

@@ -8,8 +8,10 @@ from __future__ import annotations
 import glob
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 from orchestrator.errors import Problem, Where
 
@@ -168,8 +170,7 @@ _ID = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class HubId:
+class HubId(msgspec.Struct, frozen=True):
     """A data set on a hub (hf or ms), and where they are named its config, its split and its revision."""
 
     id: str
