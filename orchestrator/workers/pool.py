@@ -6,17 +6,16 @@ The process that shares loads no model and touches no GPU. A batch whose process
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
 from orchestrator.workers.batches import Batch, Read, Reader
@@ -48,7 +47,7 @@ def open_reader(model: str, spec: Spec, devices: Sequence[str]) -> Reader:
         return load_reader(model, spec, devices[0])
     pool = Pool([Child(device, len(devices)) for device in devices])
     for child in pool.children:  # all at once: each loads the model
-        child.send((model, spec, child.own_device))
+        child.pipe.send((model, spec, child.own_device))
     longest, batch_size = pool.greet()
     pool.facts["devices"] = list(devices)
     kind = devices[0].partition(":")[0]
@@ -56,7 +55,7 @@ def open_reader(model: str, spec: Spec, devices: Sequence[str]) -> Reader:
 
 
 class Child:
-    """The process of one device, and the pipes to it; it ends with them, however its parent ends."""
+    """The process of one device, and the pipe to it; it ends with that, however its parent ends."""
 
     def __init__(self, device: str, processes: int) -> None:
         """Start the process."""
@@ -69,21 +68,17 @@ class Child:
             self.own_device = "cuda:0"
         else:
             env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+        self.pipe, there = Pipe()
         command = [sys.executable, str(Path(__file__).resolve().parent), "share"]
-        there, to = os.pipe()
-        back, here = os.pipe()
-        self.process = subprocess.Popen(command, env=env, stdin=there, stdout=here)
-        os.close(there)
-        os.close(here)
-        self._to, self._from = Connection(to, readable=False), Connection(back, writable=False)
-
-    def send(self, request: Any) -> None:
-        """Send a request, whose answer `receive` gives."""
-        self._to.send(request)
+        self.process = subprocess.Popen(command, env=env, stdin=there.fileno())
+        there.close()
 
     def receive(self) -> tuple[Any, dict[str, Any]]:
-        """Return an answer, and the facts so far. Raises WorkerError as the process does, EOFError where it ended."""
-        answer, facts = self._from.recv()
+        """Return the answer to what was sent, and the facts so far.
+
+        Raises WorkerError as the process does, EOFError where it ended.
+        """
+        answer, facts = self.pipe.recv()
         if isinstance(answer, WorkerError):
             raise answer
         return answer, facts
@@ -112,7 +107,7 @@ class Pool:
         while True:
             child = self.children[0]
             try:
-                child.send(("count", list(items)))
+                child.pipe.send(("count", list(items)))
                 return list(self.take(child, child.receive()))
             except (EOFError, OSError):
                 self.lose(child)
@@ -143,45 +138,27 @@ class Pool:
 
     def share(self, batches: Sequence[Batch]) -> Read:
         """Yield the number of each batch and what it gives, as they are done."""
-        left = deque(range(len(batches)))
-        while left:
-            done: SimpleQueue[tuple[Child, int | None, Any]] = SimpleQueue()
-            threads = [Thread(target=_read, args=(child, batches, left, done), daemon=True) for child in self.children]
-            for thread in threads:
-                thread.start()
-            yield from self.gather(done, len(threads))
-
-    def gather(self, done: SimpleQueue[tuple[Child, int | None, Any]], running: int) -> Iterator[tuple[int, list[Any]]]:
-        """Yield what the threads put into `done`, until each of them has ended."""
-        while running:
-            child, number, answer = done.get()
-            if number is not None:
-                yield number, self.take(child, answer)
-                continue
-            running -= 1
-            if isinstance(answer, WorkerError):
-                raise answer
-            if answer is not None:
+        left = deque(enumerate(batches))
+        busy: dict[Any, tuple[Child, int, Batch]] = {}
+        read: tuple[int, list[Any]] | None = None
+        while True:
+            for child in self.children:  # first, so that none waits while what was read is used
+                if left and child.pipe not in busy:
+                    number, batch = left.popleft()
+                    busy[child.pipe] = child, number, batch
+                    with contextlib.suppress(OSError):  # it has ended, which is what is received of it
+                        child.pipe.send(("read", batch))
+            if read is not None:
+                yield read
+            if not busy:
+                return
+            child, number, batch = busy.pop(wait(list(busy))[0])
+            try:
+                read = number, self.take(child, child.receive())
+            except (EOFError, OSError):
+                read = None
+                left.append((number, batch))
                 self.lose(child)
-
-
-def _read(
-    child: Child, batches: Sequence[Batch], left: deque[int], done: SimpleQueue[tuple[Child, int | None, Any]]
-) -> None:
-    """Have one process read batches while there are any; last comes why it stopped, None where nothing was left."""
-    failure: Exception | None = None
-    while left and failure is None:
-        try:
-            number = left.popleft()
-        except IndexError:  # another thread was faster
-            break
-        try:
-            child.send(("read", batches[number]))
-            done.put((child, number, child.receive()))
-        except (WorkerError, EOFError, OSError) as error:
-            left.append(number)
-            failure = error
-    done.put((child, None, failure))
 
 
 def main(argv: list[str]) -> int:
@@ -189,18 +166,18 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="workers share", description=__doc__, allow_abbrev=False)
     parser.parse_args(argv)
     # what libraries print goes to standard error, and Ctrl-C ends the parent, which closes the pipe
-    requests, answers = Connection(os.dup(0), writable=False), Connection(os.dup(1), readable=False)
+    parent = Connection(os.dup(0))
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        reader = load_reader(*requests.recv())
+        reader = load_reader(*parent.recv())
         answer: Any = (reader.longest, reader.batch_size)
         while True:
-            answers.send((answer, dict(reader.facts)))
-            name, items = requests.recv()
+            parent.send((answer, dict(reader.facts)))
+            name, items = parent.recv()
             answer = reader.read(items) if name == "read" else reader.count(items)
     except WorkerError as error:
-        answers.send((error, {}))
+        parent.send((error, {}))
         return error.exit_code
-    except (EOFError, BrokenPipeError):
+    except (EOFError, ConnectionError):
         return 0
