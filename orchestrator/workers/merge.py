@@ -11,18 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.workers import folders
 from orchestrator.workers import merge_trial as trial
 from orchestrator.workers.engines.sentence_transformers import PREFIX, WEIGHTS
 from orchestrator.workers.engines.transformers import load_tokenizer, load_whole, name_head
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import (
-    copy_tokenizer,
-    fresh_folder,
-    has_tokenizer,
-    read_json,
-    read_object,
-    refuse_existing,
-)
 from orchestrator.workers.specs import DTYPES
 from orchestrator.workers.weights import read_tensors, require_safetensors, require_sound
 from orchestrator.workers.whole_weights import NEW_HEAD, require_whole
@@ -104,7 +97,7 @@ def check_adapter(folder: Path) -> dict[str, Any]:
         raise WorkerError(f"{files[0]} holds no LoRA weights: nothing to merge")
     if not any(moved):
         raise WorkerError(f"{files[0]}: every lora_B is zero: nothing was trained, merging would give the base")
-    return read_object(config_file, "the adapter's config")
+    return folders.read_object(config_file, "the adapter's config")
 
 
 def read_whole_weights(adapter: Path) -> dict[str, Any]:
@@ -118,7 +111,7 @@ def find_kind(adapter: Path, config: dict[str, Any]) -> str:
     if config.get("task_type") == "SEQ_CLS":
         return trial.SCORES
     # ms-swift says it in its own file only
-    trained_as = read_json(adapter / SWIFT_ARGUMENTS).get("task_type")
+    trained_as = folders.read_json(adapter / SWIFT_ARGUMENTS).get("task_type")
     is_vector = trained_as == "embedding" or config.get("task_type") == "FEATURE_EXTRACTION"
     return trial.VECTORS if is_vector else trial.LOGITS
 
@@ -145,8 +138,8 @@ def write_tokenizer(merge: Merge, folder: Path) -> Any:
     What ms-swift says of the training goes along.
     """
     trust = merge.trust_remote_code
-    if has_tokenizer(merge.adapter):
-        copy_tokenizer(merge.adapter, folder)
+    if folders.has_tokenizer(merge.adapter):
+        folders.copy_tokenizer(merge.adapter, folder)
     else:
         load_tokenizer(merge.base, trust_remote_code=trust).save_pretrained(folder)
     if (merge.adapter / SWIFT_ARGUMENTS).is_file():  # ms-swift's own merge keeps it too: it says how the model is asked
@@ -179,11 +172,8 @@ def merge_into(merge: Merge, dtype: str, folder: Path) -> dict[str, Any]:
     # sentence-transformers trains its adapters so, and loads no others
     if merge.task_type != "FEATURE_EXTRACTION" or not result["passed"]:
         return result
-    trust = merge.trust_remote_code
-    return {
-        **result,
-        **trial.compare_vectors(modules, merge.adapter, merge.base, folder, used, trust_remote_code=trust),
-    }
+    adapted, trust = merge.load_adapted(used), merge.trust_remote_code
+    return {**result, **trial.compare_vectors(folder, adapted, used, trust_remote_code=trust)}
 
 
 def compare_merged(merge: Merge, merged: Path) -> dict[str, Any]:
@@ -221,9 +211,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="auto is the base model's own")
     parser.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
     options = parser.parse_args(argv)
-    refuse_existing(options.out, replace=options.replace)
+    folders.refuse_existing(options.out, replace=options.replace)
     merge = open_merge(options)
-    with fresh_folder(options.out) as folder:
+    with folders.fresh_folder(options.out) as folder:
         finish(merge, options.out, merge_into(merge, options.dtype, folder))
     return 0
 

@@ -5,18 +5,16 @@ A merged SentenceTransformer gets its modules, prompts and settings, and must gi
 
 from __future__ import annotations
 
-import json
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from orchestrator.workers.chat.score import Answer, ChatModel, compare_answers
-from orchestrator.workers.engines.sentence_transformers import load_lora, open_model
+from orchestrator.workers.engines.sentence_transformers import open_model
 from orchestrator.workers.eval_files import AWKWARD, EXAMPLES
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import copy_tokenizer, read_json, read_objects
+from orchestrator.workers.folders import read_objects
 from orchestrator.workers.verification_checks import MERGE_TOLERANCE, compare
 from orchestrator.workers.whole_weights import VECTORS as FOR_VECTORS
 from orchestrator.workers.whole_weights import require_whole
@@ -29,7 +27,6 @@ SHOWN_NUMBERS = 8
 
 MODULES = "modules.json"
 _SETTINGS = ("config_sentence_transformers.json", "sentence_*_config.json")
-_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 
 SCORES, VECTORS, LOGITS = "score", "embedding", "generation"
 
@@ -172,29 +169,17 @@ def copy_modules(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
 
 
-def compare_vectors(
-    modules: Path, adapter: Path, base: str, merged: Path, dtype: str, *, trust_remote_code: bool
-) -> dict[str, Any]:
+def compare_vectors(merged: Path, adapted: Any, dtype: str, *, trust_remote_code: bool) -> dict[str, Any]:
     """Return how the vectors of the merged folder compare with those of base and adapter under the same modules."""
-    with tempfile.TemporaryDirectory(prefix="orch-merge-") as place:
-        adapted = Path(place)  # the adapter's own folder names a base, which may be another than the one that was asked
-        copy_modules(modules, adapted)
-        copy_tokenizer(merged, adapted)
-        shutil.copyfile(adapter / _ADAPTER[1], adapted / _ADAPTER[1])
-        named = str(Path(base).resolve()) if Path(base).is_dir() else base
-        config = {**read_json(adapter / _ADAPTER[0]), "base_model_name_or_path": named}
-        (adapted / _ADAPTER[0]).write_text(json.dumps(config), encoding="utf-8")
-        expected = _embed(adapted, dtype, trust_remote_code=trust_remote_code)
-    found = _embed(merged, dtype, trust_remote_code=trust_remote_code)
-    return compare_merged_numbers(found, expected, dtype)
+    require_whole(merged, FOR_VECTORS, trust_remote_code=trust_remote_code)
+    model = open_model("SentenceTransformer", merged, "cpu", dtype, trust_remote_code=trust_remote_code)
+    found = _embed(model)
+    model[0].model = adapted.to("cpu").get_base_model()
+    return compare_merged_numbers(found, _embed(model), dtype)
 
 
-def _embed(folder: Path, dtype: str, *, trust_remote_code: bool) -> list[float]:
+def _embed(model: Any) -> list[float]:
     """Return the vectors of the texts as queries and as documents, one number after the other."""
-    require_whole(folder, FOR_VECTORS, trust_remote_code=trust_remote_code)
-    model = open_model("SentenceTransformer", folder, "cpu", dtype, trust_remote_code=trust_remote_code)
-    if read_json(folder / _ADAPTER[0]).get("use_dora"):
-        load_lora(model, folder)  # transformers has left out its magnitudes
     options = {"show_progress_bar": False, "convert_to_numpy": True}
     vectors = [*model.encode_query(list(TEXTS), **options), *model.encode_document(list(TEXTS), **options)]
     return [float(value) for vector in vectors for value in vector]

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.workers import merge
 from orchestrator.workers.chat.score import Answer
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.merge_trial import Observed, explain, judge
+from orchestrator.workers.merge_trial import Observed, compare_vectors, explain, judge
 from tests.workers.conftest import save_adapter
 
 
@@ -189,6 +189,17 @@ def test_a_merged_sentence_transformer_is_whole_and_gives_the_same_vectors(sente
     text = "green tea"
     assert merged.encode_query(text) == pytest.approx(adapted.encode_query(text), abs=1e-4)
     assert merged.encode_query(text) != pytest.approx(plain.encode_query(text), abs=1e-3)
+
+
+def test_a_folder_that_gives_other_vectors_than_base_and_adapter_is_told(sentence_adapter):
+    from peft import PeftModel
+    from transformers import AutoModel
+
+    base = sentence_adapter.parent / "sentence-base"
+    adapted = PeftModel.from_pretrained(AutoModel.from_pretrained(base), sentence_adapter).eval()
+    found = compare_vectors(base, adapted, "float32", trust_remote_code=False)
+    assert not found["passed"]
+    assert found["max_difference"] > found["tolerance"]
 
 
 def test_modules_are_the_base_s_where_the_adapter_names_none(sentence_adapter, tmp_path):
