@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated, Any
 
 from orchestrator.workers.environment import weight_options
@@ -103,12 +104,11 @@ class Loss:
                 parts = {one.type: (LOSSES[one.type]._make(model, one), one.weight) for one in settings.added}
                 loss = add_losses(model, {settings.type: (loss, 1.0), **parts})
             sizes = {int(size): weight for size, weight in (settings.matryoshka_dims or {}).items()}
+            around = [list(sizes), list(sizes.values())] if sizes else []
             if settings.n_layers_per_step is None:
-                return losses.MatryoshkaLoss(model, loss, list(sizes), list(sizes.values())) if sizes else loss
-            layers = {"n_layers_per_step": settings.n_layers_per_step}
-            if not sizes:
-                return losses.AdaptiveLayerLoss(model, loss, **layers)
-            return losses.Matryoshka2dLoss(model, loss, list(sizes), list(sizes.values()), **layers)
+                return losses.MatryoshkaLoss(model, loss, *around) if sizes else loss
+            both = losses.Matryoshka2dLoss if sizes else losses.AdaptiveLayerLoss
+            return both(model, loss, *around, n_layers_per_step=settings.n_layers_per_step)
         except ValueError as error:
             raise WorkerError(f"the loss {settings.type} is refused: {' '.join(str(error).split())}") from error
 
@@ -162,45 +162,32 @@ def load_guide(guide: str, model: Any) -> Any:
     return loaded.eval().requires_grad_(False)
 
 
-def _take_distance(owner: str, name: Callable[[str], str]) -> Take:
-    """Return what takes a distance of a class of the library, where it is called `name` of the setting."""
-
-    def take(settings: LossSettings) -> Any:
-        from sentence_transformers.sentence_transformer import losses
-
-        return getattr(getattr(losses, owner), name(settings.distance_metric))
-
-    return take
-
-
-def _take_similarity(otherwise: str, prefix: str = "") -> Take:
-    """Return what takes a similarity of the library: of all with all, or with the prefix pairwise_ of the pairs."""
-
-    def take(settings: LossSettings) -> Any:
-        from sentence_transformers import util
-
-        return getattr(util, prefix + {"cosine": "cos_sim", "dot": "dot_score"}[settings.similarity or otherwise])
-
-    return take
+def _take(key: str, place: str, names: Mapping[str | None, str]) -> Take:
+    """Return what takes an object of the library, by the name that it has in its place for a setting's value."""
+    return lambda settings: resolve_name(f"sentence_transformers.{place}{names[getattr(settings, key)]}")
 
 
 # a loss that computes its gradients in parts has no layers: it is called once for each layer
+_OWN = "sentence_transformer.losses:"
 _RANKING = ("scale", "hard_negatives", "gather_across_devices", "matryoshka_dims")
 _GUIDED = (
     "guide", "temperature", "margin_strategy", "margin", "contrast_anchors", "contrast_positives", "hard_negatives",
     "gather_across_devices", "matryoshka_dims",
 )  # fmt: skip
-_PAIRS = _take_distance("SiameseDistanceMetric", lambda name: {"cosine": "COSINE_DISTANCE"}.get(name, name.upper()))
-_TRIPLETS = _take_distance("TripletDistanceMetric", str.upper)
+_SPACES: dict[str | None, str] = {"cosine": "COSINE", "euclidean": "EUCLIDEAN", "manhattan": "MANHATTAN"}
+_TRIPLETS = _take("distance_metric", f"{_OWN}TripletDistanceMetric.", _SPACES)
+_PAIRS = _take("distance_metric", f"{_OWN}SiameseDistanceMetric.", _SPACES | {"cosine": "COSINE_DISTANCE"})
+_BATCHES: dict[str | None, str] = {"cosine": "cosine_distance", "euclidean": "euclidean_distance"}
+_BY_BATCH = {"distance_metric": _take("distance_metric", f"{_OWN}BatchHardTripletLossDistanceFunction.", _BATCHES)}
 _DISTANCE = {"distance_metric": _PAIRS}
-_TAUGHT = {"similarity_fct": _take_similarity("dot", "pairwise_")}
+_SIMILAR: dict[str | None, str] = {"cosine": "cos_sim", "dot": "dot_score"}
+_TAUGHT = {"similarity_fct": _take("similarity", "util:pairwise_", _SIMILAR | {None: "dot_score"})}
 _TEACHER = ("similarity", "hard_negatives", *_AROUND, *_SUM)
 _PAIR = ("distance_metric", "margin", *_AROUND, *_SUM)
-_BY_BATCH = {"distance_metric": _take_distance("BatchHardTripletLossDistanceFunction", "{}_distance".format)}
 LOSSES = {
     "mnrl": Loss(
         "MultipleNegativesRankingLoss", GROUPS, (*_RANKING, "similarity", _LAYERS, *_SUM),
-        {"similarity_fct": _take_similarity("cosine")}, in_batch=True,
+        {"similarity_fct": _take("similarity", "util:", _SIMILAR | {None: "cos_sim"})}, in_batch=True,
     ),
     "cached_mnrl": Loss("CachedMultipleNegativesRankingLoss", GROUPS, ("mini_batch_size", *_RANKING), in_batch=True),
     "mnrl_symmetric": Loss("MultipleNegativesSymmetricRankingLoss", GROUPS, (*_RANKING, _LAYERS), in_batch=True),
