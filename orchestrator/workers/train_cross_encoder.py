@@ -8,16 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+from orchestrator.workers import cross_encoder_losses as losses
 from orchestrator.workers import training
-from orchestrator.workers.cross_encoder_losses import (
-    LISTS,
-    LOSSES,
-    LossSettings,
-    Rows,
-    build_ranking_samples,
-    load_rows,
-    shuffle_parts,
-)
+from orchestrator.workers.cross_encoder_losses import LOSSES, LossSettings, Rows
 from orchestrator.workers.engines.transformers import name_head
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_object
@@ -26,14 +19,7 @@ from orchestrator.workers.reranker.scoring import load_formatted_head, open_cros
 from orchestrator.workers.settings import COUNT, SHARE, Rule
 from orchestrator.workers.settings import parse_settings as parse_fields
 from orchestrator.workers.specs import ScoringSpec
-from orchestrator.workers.training import (
-    Prepared,
-    SharedSettings,
-    build_arguments,
-    build_dataset,
-    check_shared,
-    run_worker,
-)
+from orchestrator.workers.training import Prepared, SharedSettings, build_arguments, build_dataset
 
 _ONE_LABEL = Rule("is {value}; every loss here trains a head of one label", lambda value: value == 1)
 
@@ -88,7 +74,7 @@ def _check_parts(settings: Settings) -> list[str]:
         problems.append("format belongs to decoders; an encoder joins query and document by itself")
     if settings.lora is not None and settings.arguments.get("fsdp"):
         problems.append("lora and fsdp: what FSDP gathers is a whole model, and no adapter")
-    return [*problems, *check_shared(settings)]
+    return [*problems, *training.check_shared(settings)]
 
 
 LAYERS = "transformer_layer_cls_to_wrap"
@@ -154,10 +140,10 @@ def build_evaluator(rows: Rows, arguments: Any) -> Any:
     """Return what measures the ranking of the validation rows, or None where no query has both kinds of documents."""
     from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
 
-    samples = build_ranking_samples(rows)
+    samples = losses.build_ranking_samples(rows)
     if not samples:
         return None
-    pairs = arguments.eval_batch_size * (max(1, rows.documents // rows.count) if rows.form == LISTS else 1)
+    pairs = arguments.eval_batch_size * (max(1, rows.documents // rows.count) if rows.form == losses.LISTS else 1)
     return CrossEncoderRerankingEvaluator(samples, name="validation", batch_size=pairs, write_csv=False)
 
 
@@ -190,14 +176,12 @@ def prepare_training(settings: Settings) -> Prepared:
     from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
     arguments = build_arguments(settings, CrossEncoderTrainingArguments, name_layers(settings))
-    train = shuffle_parts(load_rows(settings.train, settings.loss), settings.shuffle_ratio, settings.seed)
-    validation = load_rows(settings.validation, settings.loss) if settings.validation else None
-    notes = [train.describe("train"), *([validation.describe("validation")] if validation else [])]
+    train = losses.shuffle_parts(losses.load_rows(settings.train, settings.loss), settings.shuffle_ratio, settings.seed)
+    validation = losses.load_rows(settings.validation, settings.loss) if settings.validation else None
     build = partial(build_trainer, settings, arguments, train, validation)
-    rows = (train.count, validation.count if validation else None)
-    return Prepared(arguments, partial(load_model, settings), build, *rows, tuple(notes))
+    return Prepared(arguments, partial(load_model, settings), build, {"": train}, validation)
 
 
 def main(argv: list[str]) -> int:
     """Write checkpoints and the links `last` and `best` into the settings' output folder."""
-    return run_worker(argv, "train_cross_encoder", __doc__, load_settings, prepare_training)
+    return training.run_worker(argv, "train_cross_encoder", __doc__, load_settings, prepare_training)

@@ -12,17 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from orchestrator.workers import training
-from orchestrator.workers.embedding.losses import (
-    CLASSES,
-    LABEL,
-    LOSSES,
-    QUERIES,
-    LossSettings,
-    Rows,
-    build_evaluator,
-    load_guide,
-    load_rows,
-)
+from orchestrator.workers.embedding import losses
+from orchestrator.workers.embedding.losses import LABEL, LOSSES, LossSettings, Rows
 from orchestrator.workers.embedding.model import add_dense, keep_layers, load_encoder
 from orchestrator.workers.engines.sentence_transformers import build_quantization
 from orchestrator.workers.failure import WorkerError
@@ -30,15 +21,7 @@ from orchestrator.workers.folders import fresh_folder, read_object
 from orchestrator.workers.settings import COUNT, STRING, Rule, names_of, one_of, or_null
 from orchestrator.workers.settings import parse_settings as parse_fields
 from orchestrator.workers.specs import POOLINGS, EmbeddingSpec
-from orchestrator.workers.training import (
-    Prepared,
-    SharedSettings,
-    build_arguments,
-    build_dataset,
-    check_shared,
-    guard_loss,
-    run_worker,
-)
+from orchestrator.workers.training import Prepared, SharedSettings, build_arguments, build_dataset
 
 LAYERS = Rule(
     "must be a list of layers, counted from 0, each once and in order",
@@ -105,7 +88,7 @@ def load_settings(path: Path) -> Settings:
     """Return the settings in a JSON file. Raises WorkerError with every problem that the file has."""
     raw, origin = read_object(path, "the training's settings"), str(path)
     settings = parse_fields(Settings, raw, origin)
-    problems = [*_check_loss(settings, raw["loss"]), *check_shared(settings)]
+    problems = [*_check_loss(settings, raw["loss"]), *training.check_shared(settings)]
     for name, loss in settings.more_losses.items():
         one = replace(settings, loss=loss, form=LOSSES[loss.type].form if loss.type in LOSSES else "")
         problems += [f"more.{name}: {problem}" for problem in _check_loss(one, settings.more[name])]
@@ -169,7 +152,7 @@ class Teacher:
         """Return one vector a text, as the guide gives it with its own prompt; equal texts cost once."""
         import numpy as np
 
-        encode = self._guide.encode_query if key in QUERIES else self._guide.encode_document
+        encode = self._guide.encode_query if key in losses.QUERIES else self._guide.encode_document
         unique, found = list(dict.fromkeys(texts)), []
         for start in range(0, len(unique), _CALL):
             call = unique[start : start + _CALL]
@@ -183,7 +166,7 @@ class Teacher:
 
     @cached_property
     def _guide(self) -> Any:
-        guide = load_guide(str(self.loss.guide), self.model)
+        guide = losses.load_guide(str(self.loss.guide), self.model)
         theirs = guide.get_embedding_dimension()
         own = self.loss.projection_dim or self.model.get_embedding_dimension()
         if theirs != own:
@@ -225,7 +208,7 @@ def name_prompts(settings: Settings, sets: Iterable[Rows]) -> dict[str, str]:
     """Return what stands in front of each column's texts; a column without a prompt is left out."""
     embedding = settings.embedding
     prompts = {
-        name: embedding.query_prompt if name in QUERIES else embedding.document_prompt
+        name: embedding.query_prompt if name in losses.QUERIES else embedding.document_prompt
         for rows in sets
         for name in rows.columns
         if name != LABEL
@@ -255,14 +238,14 @@ def build_trainer(
     torch.manual_seed(settings.seed)  # a loss may have weights of its own; the trainer seeds anew
     loss, *more = [LOSSES[one.type].build(model, one) for one in (settings.loss, *settings.more_losses.values())]
     for one in more:
-        guard_loss(one)
+        training.guard_loss(one)
     if more:
         loss.others = torch.nn.ModuleList(more)  # the optimizer looks for weights in the trainer's one loss
     base = choose_loss(SentenceTransformerTrainer, loss, dict(zip(settings.more, more, strict=True)))
     evaluator = None
     if validation:
-        told = settings.embedding
-        evaluator = build_evaluator(validation, told.query_prompt, told.document_prompt, arguments.eval_batch_size)
+        prompts = (settings.embedding.query_prompt, settings.embedding.document_prompt)
+        evaluator = losses.build_evaluator(validation, *prompts, arguments.eval_batch_size)
     sets = DatasetDict({name: build_dataset(rows.columns, classes=bool(rows.classes)) for name, rows in train.items()})
     checked = build_dataset(validation.columns, classes=bool(validation.classes)) if validation else None
     return training.build_trainer(
@@ -300,26 +283,21 @@ def prepare_training(settings: Settings) -> Prepared:
     from sentence_transformers import SentenceTransformerTrainingArguments
 
     arguments = build_arguments(settings, SentenceTransformerTrainingArguments, settings.arguments)
-    train = {name: load_rows(path, settings.loss) for name, path in settings.parts.items()}
-    for part in train.values() if settings.form == CLASSES else ():
+    train = {name: losses.load_rows(path, settings.loss) for name, path in settings.parts.items()}
+    for part in train.values() if settings.form == losses.CLASSES else ():
         if sum(count > 1 for count in Counter(part.columns[LABEL]).values()) < 2:  # noqa: PLR2004 - what a batch needs
             raise WorkerError(f"fewer than two classes have two of the {part.count} training texts: mix their order")
     most = max(rows.negatives for rows in train.values())
     if settings.more:
         train = {name or MAIN: rows for name, rows in train.items()}
-        train |= {name: load_rows(settings.find_rows(name), loss) for name, loss in settings.more_losses.items()}
-    validation = load_rows(settings.validation, settings.loss, most) if settings.validation else None
-    notes = [rows.describe(f"train {name}".rstrip()) for name, rows in train.items()]
-    if validation:
-        notes.append(validation.describe("validation"))
-        if build_evaluator(validation, "", "", 1) is None:
-            arguments.metric_for_best_model, arguments.greater_is_better = "eval_loss", False
-
+        train |= {name: losses.load_rows(settings.find_rows(name), loss) for name, loss in settings.more_losses.items()}
+    validation = losses.load_rows(settings.validation, settings.loss, most) if settings.validation else None
+    if validation and losses.build_evaluator(validation, "", "", 1) is None:
+        arguments.metric_for_best_model, arguments.greater_is_better = "eval_loss", False
     build = partial(build_trainer, settings, arguments, train, validation)
-    rows = (sum(part.count for part in train.values()), validation.count if validation else None)
-    return Prepared(arguments, partial(load_model, settings, arguments), build, *rows, tuple(notes))
+    return Prepared(arguments, partial(load_model, settings, arguments), build, train, validation)
 
 
 def main(argv: list[str]) -> int:
     """Write checkpoints and the links `last` and `best` into the settings' output folder."""
-    return run_worker(argv, "train_embedding", __doc__, load_settings, prepare_training)
+    return training.run_worker(argv, "train_embedding", __doc__, load_settings, prepare_training)

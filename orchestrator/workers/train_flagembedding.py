@@ -18,13 +18,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
-import runpy
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.environment import say
+from orchestrator.workers.launch import run_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,6 +212,5 @@ def main(argv: list[str]) -> int:
         parser.error(f"-m names the trainer: {' or '.join(MODELS)}")
     module = argv[place + 1]
     change_encode(getattr(importlib.import_module(f"{module}.modeling"), MODELS[module]), options.speedups)
-    sys.argv = argv[place + 1 :]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    run_words(argv[place:])
     return 0

@@ -315,18 +315,20 @@ def load_loss(loss: Any, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A training that can begin: what loads its model and makes its trainer, how many rows each side has, and notes."""
+    """A training that can begin: what loads its model and makes its trainer, and the rows of its sets by their names.
+
+    Rows `count` themselves and `describe` themselves, as both modules of losses have them.
+    """
 
     arguments: Any
     load: Callable[[], Any]
     build: Callable[[Any], Any]
-    train: int
-    validation: int | None
-    notes: tuple[str, ...] = ()
+    train: Mapping[str, Any]
+    validation: Any
 
 
-def train_model(settings: SharedSettings, checkpoint: Path | None, prepared: Prepared) -> dict[str, str]:
-    """Train, from `checkpoint` on when there is one; return the links, none in a process that makes none."""
+def train_model(settings: SharedSettings, checkpoint: Path | None, prepared: Prepared) -> None:
+    """Train, from `checkpoint` on when there is one, and say which links were made in the output folder."""
     from transformers.utils import logging
 
     arguments = prepared.arguments
@@ -337,7 +339,11 @@ def train_model(settings: SharedSettings, checkpoint: Path | None, prepared: Pre
 
     if checkpoint:
         require_resumable(checkpoint, arguments)
-    for note in (*prepared.notes, *fit_batches(arguments, prepared.train, prepared.validation)):
+    validation = prepared.validation
+    notes = [rows.describe(f"train {name}".rstrip()) for name, rows in prepared.train.items()]
+    notes += [validation.describe("validation")] if validation else []
+    count = sum(rows.count for rows in prepared.train.values())
+    for note in (*notes, *fit_batches(arguments, count, validation and validation.count)):
         say(note)
     before = logging.get_verbosity()
     logging.set_verbosity_warning()  # says which weights a file lacks: they start at random, the new head and others
@@ -346,14 +352,15 @@ def train_model(settings: SharedSettings, checkpoint: Path | None, prepared: Pre
     if settings.lora:
         say(add_lora(model, settings.lora, settings.seed))
     trainer = prepared.build(model)
-    if prepared.validation and trainer.evaluator is None:
+    if validation and trainer.evaluator is None:
         say("validation: no order of these rows can be measured, so only the loss is")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.accelerator.wait_for_everyone()
-    if not trainer.is_world_process_zero():
-        return {}
-    best = trainer.state.best_model_checkpoint
-    return link_checkpoints(settings.output, best, has_validation=prepared.validation is not None)
+    if trainer.is_world_process_zero():
+        best = trainer.state.best_model_checkpoint
+        links = link_checkpoints(settings.output, best, has_validation=validation is not None)
+        for link, target in links.items():
+            say(f"{link}: {target}")
 
 
 def run_worker(
@@ -363,7 +370,7 @@ def run_worker(
     load_settings: Callable[[Path], Settings],
     prepare: Callable[[Settings], Prepared],
 ) -> int:
-    """Read the command line, train as the config says, and say which links were made in its output folder."""
+    """Read the command line, and train as the config says."""
     parser = argparse.ArgumentParser(prog=f"workers {name}", description=about, allow_abbrev=False)
     parser.add_argument("--config", type=Path, required=True, help="the training's settings, JSON")
     parser.add_argument("--resume_from_checkpoint", type=Path, help="a checkpoint-N of the same training")
@@ -378,8 +385,7 @@ def run_worker(
         from transformers.trainer_utils import enable_full_determinism
 
         enable_full_determinism(settings.seed)
-    for link, target in train_model(settings, options.resume_from_checkpoint, prepare(settings)).items():
-        print(f"{link}: {target}", flush=True)  # noqa: T201
+    train_model(settings, options.resume_from_checkpoint, prepare(settings))
     return 0
 
 

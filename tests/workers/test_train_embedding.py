@@ -370,7 +370,7 @@ def test_translations_learn_the_vector_of_the_first_text_which_is_computed_once(
     ]  # both sides have the same rows here
     assert "vectors of train query: 24 of 24 texts" in capsys.readouterr().out
 
-    monkeypatch.setattr("orchestrator.workers.train_embedding.load_guide", pytest.fail)
+    monkeypatch.setattr("orchestrator.workers.embedding.losses.load_guide", pytest.fail)
     shutil.copytree(tmp_path / "one" / "vectors", tmp_path / "two" / "vectors")
     again = train(tmp_path / "two", encoder, {GROUPS: rows}, "mse", arguments={"max_steps": 12}, **options)
     one, other = (load_weights(folder / "last") for folder in (trained, again))
