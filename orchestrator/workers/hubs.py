@@ -92,14 +92,6 @@ class Repository:
         return next((found for name in row["endpoints"] if (found := os.environ.get(name))), str(row["endpoint"]))
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What a hub says of a revision: the commit that it is now, and the size of each file in bytes."""
-
-    commit: str | None
-    files: dict[str, int]
-
-
 def is_offline() -> bool:
     """Whether the user has forbidden hub calls; the libraries then use what an earlier fetch left in their cache."""
     return any(os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in OFFLINE)
@@ -183,8 +175,8 @@ def _modelscope(where: Repository) -> Any:
     return client.HubApi()
 
 
-def look(where: Repository) -> Seen:
-    """Ask the hub once for a revision: its commit and its files. Raises what its client raises.
+def look(where: Repository) -> tuple[str | None, list[str]]:
+    """Ask the hub once for a revision: its commit and the names of its files. Raises what its client raises.
 
     ModelScope names the commit that changed each file last; the newest of them is the revision's.
     """
@@ -193,13 +185,11 @@ def look(where: Repository) -> Seen:
         rows = client.legacy.list_repo_files(where.id, where.kind, where.revision or HUBS["ms"]["branch"])
         files = [row for row in rows if (row.get("Type") or "blob") != "tree"]
         newest: dict[str, Any] = max(files, key=lambda row: row.get("CommittedDate") or 0, default={})
-        return Seen(newest.get("Revision") or None, {row["Path"]: int(row.get("Size") or 0) for row in files})
+        return newest.get("Revision") or None, [row["Path"] for row in files]
     from huggingface_hub import HfApi
 
-    found: Any = HfApi().repo_info(
-        where.id, repo_type=where.kind, revision=where.revision, timeout=HUB_TIMEOUT_S, files_metadata=True
-    )
-    return Seen(found.sha, {file.rfilename: file.size or 0 for file in found.siblings or ()})
+    found: Any = HfApi().repo_info(where.id, repo_type=where.kind, revision=where.revision, timeout=HUB_TIMEOUT_S)
+    return found.sha, [file.rfilename for file in found.siblings or ()]
 
 
 def download(where: Repository, allow: list[str] | None = None) -> Path:
@@ -222,14 +212,14 @@ def fetch_model(where: Repository, out: Path) -> None:
     """
     patterns = [*MODEL_FILES, *(PICKLES if may_load_pickles() else [])]
     with refusals(where):
-        seen = None if is_offline() else look(where)
-        if seen and not may_load_pickles() and not any(name.endswith(".safetensors") for name in seen.files):
+        commit, files = (None, None) if is_offline() else look(where)
+        if files is not None and not may_load_pickles() and not any(name.endswith(".safetensors") for name in files):
             raise WorkerError(
                 f"{where}: it holds no safetensors, and loading a pickle runs code that it brings along: take a model "
                 "with safetensors, or say allow_pickle: true of this one"
             )
         folder = download(where, patterns)
-    commit = seen.commit if seen else find_commit(folder)
+    commit = find_commit(folder) if files is None else commit
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_link(out, str(folder.resolve()))
@@ -380,7 +370,7 @@ def _push_to_hugging_face(where: Repository, folder: Path, files: list[str], opt
     client.create_repo(where.id, private=options.private or None, exist_ok=True)
     if where.revision:
         client.create_branch(where.id, branch=where.revision, exist_ok=True)
-    refuse_others(where, look(where).files, files, leaks=options.private and not client.repo_info(where.id).private)
+    refuse_others(where, look(where)[1], files, leaks=options.private and not client.repo_info(where.id).private)
     done = client.upload_folder(
         repo_id=where.id, folder_path=folder, revision=where.revision, commit_message=options.message
     )
@@ -401,18 +391,17 @@ def _push_to_modelscope(where: Repository, folder: Path, files: list[str], optio
     if where.revision and where.revision not in branches:
         raise HubError(f"{where}: it has no branch {branch}, and ModelScope's client makes none: make it on its page")
     leaks = options.private and client.get_repo(where.id, "model").visibility not in {1, "private"}
-    refuse_others(where, look(where).files, files, leaks=leaks)
+    refuse_others(where, look(where)[1], files, leaks=leaks)
     actions: list[dict[str, Any]] = []
     for name in files:
-        path = folder / name
-        large = path.stat().st_size > constants.UPLOAD_LFS_FORCE_THRESHOLD_BYTES
-        action = {"action": "create", "path": name, "type": "normal", "size": path.stat().st_size, "sha256": ""}
-        if name != "README.md" and (large or path.suffix in constants.MODEL_LFS_SUFFIX):
-            stored = {"type": "lfs", "sha256": hash_file(path), "content": "", "encoding": ""}
-            actions.append(action | stored)
+        path, size = folder / name, (folder / name).stat().st_size
+        large = size > constants.UPLOAD_LFS_FORCE_THRESHOLD_BYTES or path.suffix in constants.MODEL_LFS_SUFFIX
+        if large and name != "README.md":
+            held = {"type": "lfs", "sha256": hash_file(path), "content": "", "encoding": ""}
         else:
             content = base64.b64encode(path.read_bytes()).decode()
-            actions.append(action | {"content": content, "encoding": "base64"})
+            held = {"type": "normal", "sha256": "", "content": content, "encoding": "base64"}
+        actions.append({"action": "create", "path": name, "size": size, **held})
     wanted = [{"oid": action["sha256"], "size": action["size"]} for action in actions if action["type"] == "lfs"]
     missing = client.legacy.validate_blobs(where.id, "model", wanted)  # what it has, has no address
     for name, action in zip(files, actions, strict=True):
@@ -421,7 +410,7 @@ def _push_to_modelscope(where: Repository, folder: Path, files: list[str], optio
                 client.legacy.upload_blob(address, stream, action["size"])
             sys.stderr.write(f"sent {name}\n")
     client.legacy.create_commit(where.id, "model", actions, options.message, branch)
-    return look(where).commit
+    return look(where)[0]
 
 
 def refuse_others(where: Repository, there: Iterable[str], files: list[str], *, leaks: bool) -> None:
