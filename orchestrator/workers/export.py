@@ -307,8 +307,6 @@ def export(asked: Export, options: argparse.Namespace) -> None:
             ),
         }  # fmt: skip
         hash_and_describe(folder, {**raw, "export": facts})
-        for path in folder.rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o644)
     for name, file in (("export", SCORES), ("source", SOURCE)):
         write_text(
             options.scores / file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found[name].rows)

@@ -21,6 +21,7 @@ from orchestrator.workers.merge import check_adapter
 from orchestrator.workers.weights import require_safetensors, require_sound
 
 SLOT = "{fresh}"
+AFTER = f"after --: the module, such as swift.cli.export, and its arguments, with {SLOT} for the folder"
 WRITTEN = "written"  # what `{fresh}` stands for, inside the folder that is to be renamed
 
 
@@ -87,30 +88,26 @@ def export_model(out: Path, module: str, arguments: list[str], required: list[st
 
 def main(argv: list[str]) -> int:
     """Run the module; return its exit code when that is not 0."""
-    parser = argparse.ArgumentParser(prog="workers fresh", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="workers fresh", description=__doc__, allow_abbrev=False, epilog=AFTER)
     parser.add_argument("--out", type=Path, required=True, help="the folder that is to hold the model")
     parser.add_argument("--require", nargs="+", default=[], metavar="FILE", help="files that must be in it too")
     parser.add_argument("--tokenizer-from", type=Path, metavar="DIR", help="where a tokenizer is taken from if need be")
     parser.add_argument("--replace", action="store_true", help="put the new folder in the place of an older one")
-    parser.add_argument("module", help="after --: the module, such as swift.cli.export")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=f"its arguments, with {SLOT} for the folder")
     # argparse of Python 3.11 and 3.13 part a `--` from a remainder differently
-    own, rest = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
-    if {"-h", "--help"} & set(own) or not rest:
-        options = parser.parse_args(own)
+    own = argv.index("--") if "--" in argv else len(argv)
+    options, (module, *arguments) = parser.parse_args(argv[:own]), argv[own + 1 :] or [""]
+    if not module:
         parser.error("the module and its arguments stand after --")
-    options = parser.parse_args([*own, "--", *rest[:1]])
-    arguments = rest[1:]
     if not any(SLOT in argument for argument in arguments):
-        raise WorkerError(f"no argument of {rest[0]} holds {SLOT}: it would not write where it is looked for")
+        raise WorkerError(f"no argument of {module} holds {SLOT}: it would not write where it is looked for")
     if options.tokenizer_from is not None and not has_tokenizer(options.tokenizer_from):
         raise WorkerError(f"--tokenizer-from {options.tokenizer_from}: there is no tokenizer")
     refuse_existing(options.out, replace=options.replace)
     started = time.monotonic()
     try:
-        export_model(options.out, rest[0], arguments, options.require, options.tokenizer_from)
+        export_model(options.out, module, arguments, options.require, options.tokenizer_from)
     except SystemExit as end:
-        sys.stderr.write(f"fresh: {rest[0]} ended with exit code {end.code}; nothing was kept\n")
+        sys.stderr.write(f"fresh: {module} ended with exit code {end.code}; nothing was kept\n")
         return int(end.code or 0)
     print(f"wrote {options.out} in {time.monotonic() - started:.1f} s", flush=True)  # noqa: T201
     return 0

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import hashlib
 import importlib
 import json
 import os
 import runpy
 import socket
-import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -169,16 +167,11 @@ def find_local_address(host: tuple[str, int]) -> str:
 
 
 def find_interface(address: str) -> str | None:
-    """Return the network interface that has an address; None where the system does not tell (SIOCGIFADDR, Linux)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            try:
-                found = fcntl.ioctl(probe.fileno(), 0x8915, struct.pack("256s", name.encode()))
-            except OSError:
-                continue
-            if socket.inet_ntoa(found[20:24]) == address:
-                return name
-    return None
+    """Return the network interface that has an address; None where none has."""
+    import psutil  # which accelerate needs, and so every trainer has
+
+    every = psutil.net_if_addrs().items()
+    return next((name for name, addresses in every if address in {one.address for one in addresses}), None)
 
 
 def meet_at(host: tuple[str, int], rank: int, timeout_s: int, *, listen: str | None) -> Any:

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from orchestrator.workers.embedding.model import Encoder, build_text_reader, encode_texts, load_encoder
@@ -36,19 +37,6 @@ SETTINGS = (
 QUERIES_AT_ONCE = 64
 # sentence_transformers/util/hard_negatives.py prints these counts and returns them nowhere
 SKIPPED = re.compile(r"Skipped ([\d,]+) potential negatives .* due to the (\w+) of")
-
-
-@dataclass(frozen=True)
-class Rescorer:
-    """A scorer with the one method of a CrossEncoder that the library calls."""
-
-    scorer: Scorer
-
-    def predict(self, pairs: Sequence[tuple[str, str]], **_: Any) -> Any:
-        """Return one score a pair, as a tensor."""
-        import torch
-
-        return torch.tensor(self.scorer.score(list(pairs)), dtype=torch.float32)
 
 
 @dataclass(frozen=True)
@@ -97,17 +85,22 @@ def mine(
     corpus: list[str],
     settings: dict[str, Any],
     *,
-    rescorer: Rescorer | None,
+    scorer: Scorer | None,
     cache: Path,
 ) -> tuple[list[Found], dict[str, int]]:
     """Return what the library finds for each query, and how many candidates it says that each limit excludes.
 
+    The limits go by the scores of the `scorer`, where there is one.
     The library leaves the vectors in `cache`. It draws with Python's `random`, which is seeded here. Raises WorkerError
     where it refuses the settings.
     """
+    import torch
     from datasets import Dataset
     from sentence_transformers.util import mine_hard_negatives
 
+    rescorer = None
+    if scorer is not None:  # by the one method of a CrossEncoder that the library calls
+        rescorer = SimpleNamespace(predict=lambda pairs, **_: torch.tensor(scorer.score(list(pairs))))
     pairs = [(question.text, corpus[place]) for question in questions for place in question.positives]
     dataset = Dataset.from_dict({"query": [query for query, _ in pairs], "positive": [text for _, text in pairs]})
     said = io.StringIO()
@@ -193,17 +186,17 @@ def main(argv: list[str]) -> int:
     reader = open_reader(options.model, spec, devices) if shared else build_text_reader(encoder, devices[0])
     encoder.model.encode = lambda inputs, prompt, **_: encode_texts(reader, [prompt + text for text in inputs])
     models = {"embedder": {"model": options.model, "scoring": raw, "files": identify_model(options.model)}}
-    rescorer = None
+    scorer = None
     if options.cross_encoder:
         other = load_raw_spec(options.cross_encoder_scoring)
         judge = parse_scorer(other, str(options.cross_encoder_scoring))
-        rescorer = Rescorer(build_scorer(open_reader(options.cross_encoder, judge, devices), judge))
+        scorer = build_scorer(open_reader(options.cross_encoder, judge, devices), judge)
         files = identify_model(options.cross_encoder)
         models["cross-encoder"] = {"model": options.cross_encoder, "scoring": other, "files": files}
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.out) as folder:
         cache = Path(folder)
-        found, skipped = mine(encoder, questions, corpus, settings, rescorer=rescorer, cache=cache)
+        found, skipped = mine(encoder, questions, corpus, settings, scorer=scorer, cache=cache)
         ranks = rank(encoder, cache, found)
     lines = []
     for one, places in zip(found, ranks, strict=True):
@@ -211,10 +204,7 @@ def main(argv: list[str]) -> int:
         negatives = [{"document": number, "rank": place, "score": score} for number, place, score in named]
         lines.append(json.dumps({"positive_scores": one.positive_scores, "negatives": negatives}) + "\n")
     write_text(options.out / "mined.jsonl", "".join(lines))
-    cautions = [
-        *reader.facts.get("cautions", ()),
-        *(rescorer.scorer.reader.facts.get("cautions", ()) if rescorer else ()),
-    ]
+    asked = [reader, *([scorer.reader] if scorer else [])]
     shown = ("max_length", "texts", "texts_cut", "devices")
     facts: dict[str, Any] = {
         "device": devices[0],
@@ -222,7 +212,7 @@ def main(argv: list[str]) -> int:
         "dims": int(spec.truncate_dim or encoder.model.get_embedding_dimension()),
         "reads_tokens": encoder.max_length,
         **{name: reader.facts[name] for name in shown if name in reader.facts},
-        "cautions": cautions,
+        "cautions": [caution for one in asked for caution in one.facts.get("cautions", ())],
     }
     write_json(options.out / "mining.json", {"version": 1, "models": models, **facts, "versions": read_versions()})
     return 0

@@ -32,8 +32,6 @@ def package(request: Request, out: Path) -> None:
     request.report.unlink(missing_ok=True)
     with fresh_folder(out) as folder:
         fill(kind, request, folder)
-        for path in folder.rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def fill(kind: Kind, request: Request, folder: Path) -> None:
@@ -87,13 +85,18 @@ def copy_model(request: Request, folder: Path, *, trust_remote_code: bool = Fals
 
 
 def hash_and_describe(folder: Path, described: dict[str, Any]) -> None:
-    """Write scoring.json, the last file: `described`, versions, and the hash of every file but itself and the card."""
+    """Write scoring.json, the last file: `described`, versions, and the hash of every file but itself and the card.
+
+    Everybody may read the folder then.
+    """
     files = {
         path.relative_to(folder).as_posix(): hash_file(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in NOT_HASHED
     }
     write_json(folder / "scoring.json", {**described, "versions": read_versions(), "files": files})
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def build_card(template: str, base: str, facts: Mapping[str, Any], *, hub_base: bool) -> str:
