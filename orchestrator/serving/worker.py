@@ -22,9 +22,11 @@ from orchestrator.logs.diagnose import FALLBACKS, diagnose, find_line_number, re
 from orchestrator.logs.follow import scrub_log
 from orchestrator.machine import process
 from orchestrator.machine.process import Child, Launch
+from orchestrator.machine.rundir import StageDir
 from orchestrator.machine.secrets import find_secret_values, rename_hub_token
 from orchestrator.machine.terminal import current_language
 from orchestrator.recipe.plan import Command
+from orchestrator.run.state import read_exit_code
 from orchestrator.run.stopping import Interrupts, StopTimeouts, SupervisorDeps, counted_interrupts, stop_stage
 from orchestrator.run.watch import StallDetector
 
@@ -46,12 +48,15 @@ _LONGER = (
 
 @dataclass(frozen=True)
 class Started:
-    """A started command. `log` has what it says (None: our standard error has), `stdout` its output if kept apart."""
+    """A started command, and the folder with its exit code and with what it says, unless our standard error has it."""
 
     child: Child
-    exit_code: Path
-    log: Path | None
-    stdout: Path | None
+    folder: StageDir
+
+    @property
+    def logs(self) -> tuple[Path, ...]:
+        """What there is of its output: standard output where that is kept apart, and the rest."""
+        return tuple(path for path in (self.folder.stdout_log, self.folder.stderr_log) if path.exists())
 
 
 @contextmanager
@@ -63,17 +68,13 @@ def started(
     With `quiet` its output goes to a log that lives as long as the block, else to our standard error; with `split` its
     standard output goes to a file of its own. Raises PreflightError when it cannot be started.
     """
-    with tempfile.TemporaryDirectory(prefix="orch-") as folder, ExitStack() as stack:
-        log = Path(folder, "output.log") if quiet else None
-        output = log or stack.enter_context(_copied_to_stderr())
-        stdout = Path(folder, "stdout.log") if split else None
-        exit_code = Path(folder, "exit_code")
-        own = Path(folder, "work")
-        own.mkdir()
+    with tempfile.TemporaryDirectory(prefix="orch-") as place, ExitStack() as stack:
+        folder = StageDir(Path(place))
+        folder.output.mkdir()
+        stderr = folder.stderr_log if quiet else stack.enter_context(_copied_to_stderr())
         launch = Launch(
-            argv=command.argv, env=env, cwd=Path(command.cwd) if command.cwd else own, stdout=stdout or output,
-            stderr=output,
-            exit_code=exit_code,
+            argv=command.argv, env=env, cwd=Path(command.cwd or folder.output),
+            stdout=folder.stdout_log if split else stderr, stderr=stderr, exit_code=folder.exit_code,
             token=secrets.token_hex(8),
         )  # fmt: skip
         try:
@@ -81,7 +82,7 @@ def started(
         except OSError as error:
             raise PreflightError(f"{command.argv[0]} cannot be started: {error.strerror}") from error
         try:
-            yield Started(child, exit_code, log, stdout)
+            yield Started(child, folder)
         finally:
             stop_stage(child, SupervisorDeps(interrupts=interrupts, timeouts=STOP_TIMEOUTS))
 
@@ -116,10 +117,9 @@ def find_exit_code(command: Started) -> int | None:
     code = process.reap(command.child)
     if code is None and process.is_alive(command.child.pid, command.child.start):
         return None
-    try:
-        return int(command.exit_code.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return code if code is not None else process.KILLED_CODE
+    if (said := read_exit_code(command.folder)) is not None:
+        return said
+    return code if code is not None else process.KILLED_CODE
 
 
 def wait_until_over(command: Started, interrupts: Interrupts) -> int | None:
@@ -134,10 +134,9 @@ def tell_progress(command: Started, told: int, on_progress: Callable[[int, int],
 
     Return how many bytes are read.
     """
-    output = command.stdout or command.log
-    if on_progress is None or output is None or not output.exists():
+    if on_progress is None or not command.logs:
         return told
-    with output.open("rb") as stream:
+    with command.logs[0].open("rb") as stream:
         stream.seek(told)
         text = stream.read()
     whole = text[: text.rfind(b"\n") + 1]
@@ -176,7 +175,7 @@ def run_worker(
             raise InterruptedRunError(words.stopped)
         if code != 0:
             raise explain_failure(child, words.failed, code)
-        return child.stdout.read_text(encoding="utf-8", errors="replace") if child.stdout else ""
+        return child.folder.stdout_log.read_text(encoding="utf-8", errors="replace")
 
 
 def find_stall_timeout(environment: Mapping[str, str]) -> float | None:
@@ -246,8 +245,7 @@ def _wait(
 
 def _count_output(child: Started) -> int:
     """Return how many bytes it and its processes have said and written so far."""
-    said = sum(path.stat().st_size for path in (child.stdout, child.log) if path is not None and path.exists())
-    return said + sum(process.count_written_bytes(child.child).values())
+    return sum(path.stat().st_size for path in child.logs) + sum(process.count_written_bytes(child.child).values())
 
 
 def build_stalled(child: Started, message: str, hint: str) -> StalledError:
@@ -266,7 +264,7 @@ def describe_log(child: Started) -> str | None:
 
 
 def _read_logs(child: Started) -> str:
-    return "\n".join(read_tail(path) for path in (child.stdout, child.log) if path is not None and path.exists())
+    return "\n".join(map(read_tail, child.logs))
 
 
 def _keep_log(text: str) -> Path | None:
