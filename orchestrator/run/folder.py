@@ -101,7 +101,7 @@ def _claimed(run: RunDir) -> Iterator[None]:
 
 def load_plan(run: RunDir) -> Plan:
     """Return the plan of a run folder, to be read. Raises RunFolderError when there is none that can be read."""
-    return _load(run)[0]
+    return load_plan_text(run)[0]
 
 
 def load_own_plan(run: RunDir, *, trust_run: bool) -> Plan:
@@ -109,7 +109,7 @@ def load_own_plan(run: RunDir, *, trust_run: bool) -> Plan:
 
     Raises RunFolderError for any other, and when there is none that can be read.
     """
-    plan, text = _load(run)
+    plan, text = load_plan_text(run)
     if trust_run or is_own(run, text):
         return plan
     raise RunFolderError(
@@ -133,19 +133,20 @@ def require_same_recipe(run: RunDir, recipe: Path, overrides: tuple[str, ...], *
 
 def is_own_run(run: RunDir) -> bool:
     """Tell whether this user made a run. Raises RunFolderError when it has no plan that can be read."""
-    return is_own(run, _load(run)[1])
+    return is_own(run, load_plan_text(run)[1])
 
 
 def adopt_run(run: RunDir) -> None:
     """Make a run that the user trusts one of their own. Raises RunFolderError when it cannot be read or written."""
     try:
-        seal(run, _load(run)[1])
+        seal(run, load_plan_text(run)[1])
     except OSError as error:
         message = f"{run.root} cannot be written: {error.strerror}"
         raise RunFolderError(message, hint="make the folder writable for this user") from error
 
 
-def _load(run: RunDir) -> tuple[Plan, str]:
+def load_plan_text(run: RunDir) -> tuple[Plan, str]:
+    """Return the plan of a run folder, and its text. Raises RunFolderError as `load_plan` does."""
     try:
         text = read_text(run.plan_json)
         return plan_from_json(text), text

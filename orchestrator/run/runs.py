@@ -14,10 +14,9 @@ from orchestrator.errors import RunFolderError
 from orchestrator.logs.follow import LogFollower
 from orchestrator.machine import process
 from orchestrator.machine.files import write_text
-from orchestrator.machine.json_files import load_object, read_text
+from orchestrator.machine.json_files import load_object
 from orchestrator.machine.rundir import RunDir
-from orchestrator.recipe.plan import plan_from_json
-from orchestrator.run.folder import is_own
+from orchestrator.run.folder import is_own, load_plan_text
 from orchestrator.run.state import (
     RunState,
     find_orphan,
@@ -215,8 +214,7 @@ def _require_started_here(run_dir: RunDir, members: tuple[int, ...]) -> None:
 
 def _find_place(run_dir: RunDir) -> tuple[str, Path]:
     """Return the plan's text, and the folder that it was made for; this one where it does not say."""
-    try:
-        text = read_text(run_dir.plan_json)
-        return text, Path(plan_from_json(text).run_dir).resolve()
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return "", run_dir.root.resolve()
+    with suppress(RunFolderError):
+        plan, text = load_plan_text(run_dir)
+        return text, Path(plan.run_dir).resolve()
+    return "", run_dir.root.resolve()

@@ -272,15 +272,15 @@ class Runner:
                 if (failed := find_job_end(run)) is None:
                     if self.planned.budget.find_end(trial.number, self.sweep.seconds):
                         break
-                    name = f"{self.folder.name}-{trial.number:03d}"
-                    job = render_job(engine, name, cluster, self.trials.line(trial), again=AGAIN)
+                    name, line = f"{self.folder.name}-{trial.number:03d}", self.trials.line(trial)
+                    job = render_job(engine, name, cluster, line, again=AGAIN)
                     try:
-                        name = submit(run, job)
+                        job_id = submit(run, job)
                     except PreflightError:
                         if is_new and trial is self.sweep.trials[0]:  # nothing of a sweep that never was
                             shutil.rmtree(self.folder)
                         raise
-                    self.tell(f"trial {trial.number}: {SLURM} {name}")
+                    self.tell(f"trial {trial.number}: {SLURM} {job_id}")
                 self.trials.mark(trial, FAILED if failed else RUNNING, failed or None)
 
     def _find_coming(self, interrupts: Interrupts) -> Iterator[Trial]:
