@@ -9,7 +9,7 @@ import click
 
 from orchestrator.cli import options as option
 from orchestrator.cli.output import Result, prints
-from orchestrator.machine.terminal import say
+from orchestrator.machine.terminal import say, say_lines
 from orchestrator.recipe.registry import TOOLS
 
 Form = Literal["jsonl", "pointwise", "hits", "ranking"]
@@ -109,7 +109,13 @@ def data_split_command(
     sides = {"train": report.train_rows, "eval": report.eval_rows}
     lines = [f"{train}: {report.train_rows} rows, {report.train_queries} queries"]
     lines.append(f"{held_out}: {report.eval_rows} rows, {report.eval_queries} queries")
-    return Result({"train": str(train), "eval": str(held_out), "rows": sides}, lines)
+    warnings = [report.warning] if report.warning else []
+
+    def show() -> None:
+        say_lines((f"warning: {warning}" for warning in warnings), err=True)
+        say_lines(lines)
+
+    return Result({"train": str(train), "eval": str(held_out), "rows": sides, "warnings": warnings}, show)
 
 
 @data_command.command("convert")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from struct import Struct
 from typing import Literal
@@ -20,6 +20,7 @@ from orchestrator.recipe.losses import COMPARED, LISTS, MARGINS, LossType, find_
 
 Target = Literal["label", "teacher"]
 _DIVIDE = "orch data convert --divide-score 5"
+_TWO_CLASSES = "name two classes or more, each of two texts or more"
 _OTHERS = "labels 0 and 1: contrastive or online_contrastive; other scores: cosine_similarity"
 
 
@@ -140,15 +141,9 @@ class LossFit:
         misfits = self._misfits.problems()
         # the columns of a batch are those that every row has
         bare = self._bare.problems() if self._has_negatives and not misfits else []
-        return [*misfits, *self._find_one_label(), *self._find_lone_texts(), *bare]
-
-    def _find_lone_texts(self) -> list[Problem]:
-        """Return that texts have no other one of their class to be drawn to, or no other class to be parted from."""
-        lone = [label for label, count in self._classes.items() if count == 1]
-        if len(self._classes) != 1 and not lone:
-            return []
-        message = f"of {len(self._classes)} classes {len(lone)} have one training text: {', '.join(lone[:5]) or 'none'}"
-        return [problem_of("loss-misfit", message, hint="name two classes or more, each of two texts or more")]
+        lone = find_lone_texts(self._classes)
+        classes = [problem_of("loss-misfit", lone, hint=_TWO_CLASSES)] if lone else []
+        return [*misfits, *self._find_one_label(), *classes, *bare]
 
     def _find_one_label(self) -> list[Problem]:
         """Return that all training rows have one label, where the loss could only learn to say it always."""
@@ -253,6 +248,17 @@ class LossFit:
         elif self._required.hard_negatives:  # swift/loss/embedding.py: assert negatives > 0
             reason = f"the row has no negatives, and with INFONCE_HARD_NEGATIVES {loss.name} needs one at least"
             yield "loss-misfit", reason, "unset INFONCE_HARD_NEGATIVES, or add negatives to every row"
+
+
+def find_lone_texts(classes: Mapping[str, int]) -> str | None:
+    """Return that texts have no other one of their class to be drawn to, or no other class to be parted from, or None.
+
+    `classes` says how many training texts each class has.
+    """
+    lone = [label for label, count in classes.items() if count == 1]
+    if len(classes) != 1 and not lone:
+        return None
+    return f"of {len(classes)} classes {len(lone)} have one training text: {', '.join(lone[:5]) or 'none'}"
 
 
 def explain_unmeasurable(record: Record, *, corpus: bool) -> str | None:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from orchestrator.data.digests import DigestSet, digest, loose_key
+from orchestrator.data.fit import find_lone_texts
 from orchestrator.data.ledger import BadRows
 from orchestrator.data.reading.file_sets import ARROW, DELIMITERS, PARQUET, SHEET, find_ending
 from orchestrator.data.reading.json_rows import Row
 from orchestrator.data.reading.readers import Source
-from orchestrator.data.reasons import REASONS, refuse
+from orchestrator.data.reasons import REASONS, Fault, refuse
 from orchestrator.data.rows.checks import find_split_text
 from orchestrator.data.sides import Cut, find_threshold
-from orchestrator.data.writers import FileSet
+from orchestrator.data.writers import FileSet, refuse_existing
 from orchestrator.errors import DataError, Where
+
+_MORE_TEXTS = "add texts to such classes, leave them out, or split with another --seed or a smaller --eval-ratio"
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """Two files that were written, with their rows and their different queries."""
+    """Two files that were written, with their rows and their different queries; `warning` is what to know of them."""
 
     train: Path
     eval: Path
@@ -29,6 +33,7 @@ class SplitReport:
     eval_rows: int
     train_queries: int
     eval_queries: int
+    warning: str | None = None
 
 
 def split_file(
@@ -48,9 +53,7 @@ def split_file(
     before its last answer. `encoding` is as in Source, and what is written is UTF-8. Raises DataError, with nothing
     written, when an output exists, a row has no usable query, or there is only one query.
     """
-    for out in (out_train, out_eval):
-        if out.exists():
-            raise refuse("output-exists", "this file exists already", out)
+    refuse_existing((out_train, out_eval))
     if out_train.resolve() == out_eval.resolve():
         raise refuse("output-exists", "both sides would be written here", out_train)
     if find_ending(path) in {*DELIMITERS, SHEET, PARQUET, *ARROW}:
@@ -62,10 +65,10 @@ def split_file(
         if source.beside and not row.raw:  # several judgements of one query
             raise _refuse_table(path)
         found = row.fault or find_split_text(row.value, columns or {})
-        if isinstance(found, str):
-            cut.takes(found)
-        else:
+        if isinstance(found, Fault):
             bad.add(found, path, row.line)
+        else:
+            cut.takes(found[0])
     bad.require_few()
     if cut.has_one_query:
         raise DataError(
@@ -85,21 +88,27 @@ def _refuse_table(path: Path) -> DataError:
 def _write(source: Source, outs: tuple[Path, Path], cut: Cut, columns: Mapping[str, str]) -> SplitReport:
     rows = [0, 0]
     queries = (DigestSet(), DigestSet())
+    learnt = Counter[str]()  # of each class how many different texts it has for training
     with FileSet() as files:
         streams = (files.open(outs[0]), files.open(outs[1]))
         for row in source.rows():
-            text = find_split_text(row.value, columns)
-            if not isinstance(text, str):  # the first pass has refused all such
+            found = find_split_text(row.value, columns)
+            if isinstance(found, Fault):  # the first pass has refused all such
                 continue
+            text, class_name = found
             side = int(cut.takes(text))  # 0 for train, 1 for eval
             _append(streams[side], row, is_first=not rows[side], in_list=source.holds_list)
             rows[side] += 1
-            queries[side].add(digest((loose_key(text),)))
+            is_new = queries[side].add(digest((loose_key(text),)))
+            if class_name is not None and is_new and side == 0:
+                learnt[class_name] += 1
         if source.holds_list:
             for stream in streams:
                 stream.write(b"\n]\n")
         files.commit()
-    return SplitReport(*outs, rows[0], rows[1], len(queries[0]), len(queries[1]))
+    lone = find_lone_texts(learnt)
+    warning = f"{lone}; a training on classes refuses {outs[0].name}: {_MORE_TEXTS}" if lone else None
+    return SplitReport(*outs, rows[0], rows[1], len(queries[0]), len(queries[1]), warning)
 
 
 def _append(stream: BinaryIO, row: Row, *, is_first: bool, in_list: bool) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from orchestrator.data.reasons import RepeatedProblems, refuse
 from orchestrator.data.request import RowFiles, add_reading, positive, read_row_files
 from orchestrator.data.rows.texts import BadRowError, bad_row, is_finite_number
 from orchestrator.data.rows.unread import note_unread
-from orchestrator.data.writers import FileSet, format_line
+from orchestrator.data.writers import FileSet, format_line, refuse_input_as_output
 from orchestrator.errors import DataError, OrchError, PreflightError, Where
 from orchestrator.machine.terminal import say, say_lines
 
@@ -80,8 +79,7 @@ def join_scores(rows: RowFiles, scores: Path, out: Path) -> Counts:
 
     Raises DataError when a score is missing or no finite number, or a row has scores already; then nothing is written.
     """
-    if os.path.realpath(out) in {os.path.realpath(path) for path in (*rows.files, scores)}:
-        raise refuse("input-is-output", "this file would be overwritten by the rows with scores", out)
+    refuse_input_as_output((*rows.files, scores), [out])
     table, counts = _load_scores(scores), Counts()
     with FileSet() as files:
         stream = files.open(out)

@@ -118,24 +118,27 @@ def format_json(value: object) -> bytes:
 
 def refuse_input_as_output(inputs: Iterable[Path], outputs: Iterable[Path]) -> None:
     """Raise DataError where a file to read would be overwritten."""
-    written = {os.path.realpath(path) for path in outputs}
-    for path in inputs:
-        if os.path.realpath(path) in written:
-            raise refuse("input-is-output", "this file would be overwritten by the prepared one", path)
-
-
-def require_new_rows(outs: Sequence[Path], inputs: Iterable[Path] = (), *, force: bool | None = None) -> None:
-    """Raise DataError for an output that is read, is there already (without `force`), or is not named JSON Lines.
-
-    The first of `outs` holds the rows. `force` None: the command has no such option.
-    """
-    read = {os.path.realpath(path) for path in inputs}
-    for out in outs:
+    read = set(map(os.path.realpath, inputs))
+    for out in outputs:
         if os.path.realpath(out) in read:
             raise refuse("input-is-output", "this file is read, and would be overwritten", out)
+
+
+def refuse_existing(outs: Iterable[Path], *, force: bool | None = None) -> None:
+    """Raise DataError for an output that is there already, without `force`; None: the command has no such option."""
+    for out in outs:
         if (out.exists() or out.is_symlink()) and not force:
             hint = None if force is None else "name another one, or give --force"
             raise refuse("output-exists", "this file exists already", out, hint=hint)
+
+
+def require_new_rows(outs: Sequence[Path], inputs: Iterable[Path] = (), *, force: bool | None = None) -> None:
+    """Raise DataError for an output that is read, is there already (`refuse_existing`), or is not named JSON Lines.
+
+    The first of `outs` holds the rows.
+    """
+    refuse_input_as_output(inputs, outs)
+    refuse_existing(outs, force=force)
     if outs[0].suffix.lower() not in {".jsonl", ".ndjson"}:
         hint = f"name it {outs[0].stem or 'rows'}.jsonl"
         raise refuse("unknown-ending", "what is written is JSON Lines, and the name says otherwise", outs[0], hint=hint)

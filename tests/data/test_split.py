@@ -150,3 +150,45 @@ def test_a_history_beside_documents_is_nothing_to_split_by(files, split):
     rows = [{"query": f"q{number}", "content": "a", "label": 1, "history": "old"} for number in range(9)]
     report = split(files.lines("judged.jsonl", *rows))
     assert report.train_queries + report.eval_queries == 9
+
+
+def test_a_class_that_is_left_with_one_text_for_training_is_named(files, orch):
+    rows = [{"text": f"{name} {number}", "label": name} for name in ("sport", "law") for number in range(9)]
+    lone = [{"text": "one", "label": "art"}, {"text": "ONE", "label": "art"}, {"text": "odd", "label": "food"}]
+    path = files.lines("a.jsonl", *rows, *lone)
+    code, told = orch("data", "split", path, "--eval-ratio", "0.01", "-o", files.folder / "out")
+    assert code == 0
+    assert "warning: of 4 classes 2 have one training text: art, food; a training on classes refuses" in told
+    assert "--seed or a smaller --eval-ratio" in told
+
+
+@pytest.mark.parametrize("names", [["sport", "law"], ["sport"]])
+def test_classes_that_can_be_trained_on_are_split_without_a_warning(files, split, names):
+    rows = [{"text": f"{name} {number}", "label": name} for name in names for number in range(30)]
+    warning = split(files.lines("a.jsonl", *rows)).warning
+    assert warning is None if len(names) > 1 else warning.startswith("of 1 classes 0 have one training text")
+
+
+def test_what_a_split_of_classes_does_not_warn_of_is_trained_on(files, split):
+    from orchestrator.data.prepare import main as prepare
+
+    codes = set()
+    for seed in range(12):
+        rows = [{"text": f"{name} {number}", "label": name} for name in "abc" for number in range(3)]
+        report = split(files.lines("a.jsonl", *rows), seed=seed)
+        argv = [
+            "--train",
+            report.train,
+            "--kind",
+            "class",
+            "--form",
+            "embedding-classes",
+            "--loss",
+            "batch_all_triplet",
+        ]
+        code = prepare([*map(str, argv), "--out", str(files.folder / f"out{seed}")])
+        assert code == (3 if report.warning else 0)
+        codes.add(code)
+        report.train.unlink()
+        report.eval.unlink()
+    assert codes == {0, 3}

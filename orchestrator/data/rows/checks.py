@@ -200,11 +200,12 @@ def _read_row(row: Row, rules: RowRules) -> Fields:
     return fields
 
 
-def find_split_text(value: Any, columns: Mapping[str, str]) -> str | Fault:
+def find_split_text(value: Any, columns: Mapping[str, str]) -> tuple[str, str | None] | Fault:
     """Return the text by which a row of any kind is placed, or why there is none; the rest is hardly looked at.
 
-    `columns` are {new: old}.
+    Beside it stands the class of a text that has one. `columns` are {new: old}.
     """
+    class_name = None
     try:
         row = normalise(value, columns)
         shape = find_shape(row, "chat") if row.get("history") else None
@@ -217,12 +218,14 @@ def find_split_text(value: Any, columns: Mapping[str, str]) -> str | Fault:
             text, name = fields.values.get(key), fields.name(key)
             if shape.kind == "chat":
                 text, name = _find_question(fields), '"messages"'
+            elif shape.kind == "class":
+                class_name = str(fields.values["label"]).strip()
         else:
             raise explain_unknown(row, None)
         _require_texts([(name, text, "empty-query")])
     except BadRowError as error:
         return error.fault
-    return str(text)
+    return str(text), class_name
 
 
 def _require_texts(named: Sequence[tuple[str, Any, str]]) -> None:
