@@ -105,17 +105,18 @@ def _find_problems(job: Job, argv: tuple[str, ...], kept: Path | None) -> Iterat
     rules = replace(request.rules, needs_scores=request.rules.needs_scores and job.recipe.teacher is None)
     trained = [(job.recipe_folder / name).expanduser() for name in job.recipe.data.train]
     given = [path for path in trained if path.is_file()] if job.recipe.teacher else request.train_files
-    yield from _look_at(given, rules, outputs.max_dropped, request.encoding)
-    yield from _look_at(request.eval_files, replace(rules, needs_scores=False), outputs.max_dropped, request.encoding)
+    yield from _look_at(given, rules, outputs.max_dropped)
+    yield from _look_at(request.eval_files, replace(rules, needs_scores=False), outputs.max_dropped)
 
 
 def _find_eval_problems(argv: tuple[str, ...], kept: Path | None) -> Iterable[Problem]:
-    from orchestrator.data.prepare_eval import parse_arguments, prepare_eval
+    from orchestrator.data.prepare import prepare
+    from orchestrator.data.prepare_eval import parse_arguments
 
-    rows, given = parse_arguments(argv)
-    if not are_small(rows.files):
-        return _look_at(rows.files, rows.rules, rows.max_dropped, rows.encoding)
-    return _try(lambda folder: prepare_eval(rows, folder, corpus=given.corpus, seed=given.seed), kept)
+    request, outputs = parse_arguments(argv)
+    if not are_small(request.eval_files):
+        return _look_at(request.eval_files, request.rules, outputs.max_dropped)
+    return _try(lambda folder: prepare(request, replace(outputs, folder=folder)), kept)
 
 
 def _try(prepare_in: Callable[[Path], PassResult], kept: Path | None) -> tuple[Problem, ...]:
@@ -162,7 +163,7 @@ def _is_of_a_stage(path: Path) -> bool:
     return "stages" in path.parts and path.parent.name == "output" and not path.exists()
 
 
-def _look_at(paths: Sequence[Path], rules: RowRules, max_dropped: int, encoding: str | None) -> Iterator[Problem]:
+def _look_at(paths: Sequence[Path], rules: RowRules, max_dropped: int) -> Iterator[Problem]:
     """Yield what is wrong with files as a whole and, where none may be dropped, with their first rows."""
     from orchestrator.data.ledger import BadRows
     from orchestrator.data.reading.readers import Source, show_path
@@ -172,7 +173,7 @@ def _look_at(paths: Sequence[Path], rules: RowRules, max_dropped: int, encoding:
     for path in (one for one in paths if not _is_of_a_stage(one)):
         bad, name = BadRows(), show_path(path.name)
         try:
-            source = Source(path, encoding=encoding)
+            source = Source(path, encoding=rules.encoding)
             numeric = source.is_text_table
             for row in islice(source.rows(), FIRST_ROWS):
                 found = row.fault or check_row(row.value, source=name, line=row.line, rules=rules, numeric_text=numeric)

@@ -180,7 +180,7 @@ class _Reader:
         found = {}
         for key in ("train", "eval"):
             given = request.eval_files if key == "eval" and request.eval_files else request.train_files
-            scale = _find_scale(given, first, request.encoding) if first and key in stats else 1.0
+            scale = _find_scale(given, first, request.rules.encoding) if first and key in stats else 1.0
             count = lines if key == "train" else None
             if side := read_side(stats.get(key, {}), lines=count, scale=scale, corpus=corpus):
                 self.estimated |= side.tokens["tokenizer"] is None
@@ -192,8 +192,7 @@ class _Reader:
         from orchestrator.data import prepare_eval, request
 
         if words := _words_behind(PREPARE_EVAL, stage):
-            rows, given = prepare_eval.parse_arguments(words)
-            return prepare_eval.build_request(rows, corpus=given.corpus), request.Outputs(given.out)
+            return prepare_eval.parse_arguments(words)
         asked, outputs = request.parse_arguments(_words_behind(PREPARE, stage))
         if (pairs := self.plan.stage("teacher-pairs")) and stage.kind == "prepare":
             asked = replace(asked, train_files=tuple(map(Path, pairs.inputs)), takes_scores=False)

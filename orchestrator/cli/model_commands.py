@@ -63,6 +63,7 @@ def evaluate_command(
     3 the data, 4 a model, 6 the scoring.
     """
     from orchestrator.data.request import RowFiles
+    from orchestrator.data.rows.checks import RowRules
     from orchestrator.report.wording import describe_power
     from orchestrator.serving.chosen_models import Reading
     from orchestrator.serving.evaluate_model import Request, evaluate, find_problems, sniff_data
@@ -73,7 +74,7 @@ def evaluate_command(
         kind = "labelled"  # only these have labels
     request = Request(
         models,
-        RowFiles(files, kind, **option.pick(options, RowFiles)),
+        RowFiles(files, RowRules(kind, **option.pick(options, RowRules)), **option.pick(options, RowFiles)),
         Reading(**option.pick(options, Reading)),
         options["python"] or sys.executable,
         option.resolve_hardware(options["hardware"], smoke=False),

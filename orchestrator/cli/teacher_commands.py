@@ -55,12 +55,14 @@ def data_score_command(
     Example: orch data score train.jsonl --model BAAI/bge-reranker-v2-m3 -o train.scored.jsonl
     """
     from orchestrator.data.request import RowFiles
+    from orchestrator.data.rows.checks import RowRules
     from orchestrator.report.wording import list_cautions
     from orchestrator.serving.chosen_models import Reading
     from orchestrator.serving.teach import score_files
 
     _require_each_once(options["columns"])
-    rows, reading = RowFiles(files, **option.pick(options, RowFiles)), Reading(**option.pick(options, Reading))
+    rows = RowFiles(files, RowRules(**option.pick(options, RowRules)), **option.pick(options, RowFiles))
+    reading = Reading(**option.pick(options, Reading))
     progress = None if as_json else _show_progress("pairs scored")
     done = score_files(rows, model, reading, output, device=device, force=force, on_progress=progress)
     facts = done.scoring
@@ -145,6 +147,7 @@ def data_mine_command(
     Example: orch data mine train.jsonl --model BAAI/bge-m3 --relative-margin 0.05 -o train.mined.jsonl
     """
     from orchestrator.data.request import RowFiles
+    from orchestrator.data.rows.checks import RowRules
     from orchestrator.serving.chosen_models import Reading
     from orchestrator.serving.teach import MiningPlan, MiningSettings, mine_files
 
@@ -159,7 +162,7 @@ def data_mine_command(
         message = "its scores count for --max-score, --min-score and the margins only: give at least one of these"
         raise click.BadParameter(message, param_hint="--cross-encoder")
     _require_each_once(options["columns"])
-    rows = RowFiles(files, **option.pick(options, RowFiles))
+    rows = RowFiles(files, RowRules(**option.pick(options, RowRules)), **option.pick(options, RowFiles))
     reading = Reading(**option.pick(options, Reading))
     plan = MiningPlan(rows, model, reading, cross_encoder, settings, **option.pick(options, MiningPlan))
     done = mine_files(plan, output, force=force)

@@ -6,8 +6,8 @@ Both sides' ledger, statistics, problems and warnings.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,40 +72,30 @@ def check_files(
     tokenizer: Path | None = None,
     budget: LengthBudget | TokenLimit | None = None,
     kind: str | None = None,
-    columns: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
-    min_label: float | None = None,
-    max_label: float | None = None,
-    scores_as_labels: bool | None = None,
     allow_overlap: bool = False,
-    ignore: Sequence[str] = (),
-    encoding: str | None = None,
     needs_negatives: bool | None = None,
+    **reading: Any,
 ) -> CheckReport:
     """Check `paths` as training data, and against `eval_paths` for leaks where given; `allow_overlap` keeps these.
 
     `kind` None is that of the first file's first row. Groups need negatives, as for rerankers, unless that row is one
     of swift's without any (embedding data), or `needs_negatives` says it. A FlagEmbedding budget is for groups only.
-    `columns` are (new, old) names.
-    Labels from `min_label` (None: 0) to `max_label` (None: 1) become 0 to 1; only labelled rows have them.
-    `scores_as_labels` and `ignore` as in RowRules, `encoding` as in Source.
+    `reading` is what else RowRules has, such as `columns`; only labelled rows have labels.
 
     Raises DataError when a file cannot be read at all; bad rows are in the report.
     """
-    renamed = dict(columns or {})
+    rules = RowRules(**reading)
     given = require_kind(kind) if kind else None
-    shape = sniff_shape(paths[0], renamed, given, encoding) if paths else None
-    wanted: Kind = given or (shape.kind if shape else guess_kind(paths, renamed, encoding))
-    if not given and wanted == "group" and (max_label is not None or scores_as_labels):
+    shape = sniff_shape(paths[0], rules.columns, given, rules.encoding) if paths else None
+    wanted: Kind = given or (shape.kind if shape else guess_kind(paths, rules.columns, rules.encoding))
+    if not given and wanted == "group" and (rules.max_label is not None or rules.scores_as_labels):
         wanted = "labelled"  # only these have labels
-    rules = RowRules(
-        wanted, needs_negatives=needs_negatives or not (shape and shape.without_negatives), columns=renamed,
-        min_label=min_label, max_label=max_label, scores_as_labels=scores_as_labels, ignore=tuple(ignore),
-    )  # fmt: skip
+    rules = replace(rules, kind=wanted, needs_negatives=needs_negatives or not (shape and shape.without_negatives))
     if wanted != "group" and isinstance(budget, LengthBudget):
         budget = None
     request = Request(
         tuple(paths), tuple(eval_paths), allow_overlap=allow_overlap, tokenizer=tokenizer, budget=budget, rules=rules,
-        merges=True, encoding=encoding,
+        merges=True,
     )  # fmt: skip
     gathered = run_data_pass(request)
     return CheckReport(gathered.ledger, gathered.stats, tuple(build_problems(gathered, max_dropped)))

@@ -156,7 +156,7 @@ class _Pass:
         """Yield the good rows of a side's files that are no duplicates; count the others."""
         for path in paths:
             shown = show_path(path)
-            source = Source(path, on_bytes=self._report, encoding=self.request.encoding)
+            source = Source(path, on_bytes=self._report, encoding=self.request.rules.encoding)
             self.sources.append(source)
             for row in islice(source.rows(), self.request.first_rows):
                 side.ledger.rows_in += 1
@@ -169,7 +169,7 @@ class _Pass:
             for one in texts[:1]:  # the corpus; behind it the queries
                 message = f"{one.name} has {one.rows_in} documents: those that no row names are not searched"
                 self.findings.warn("corpus-in-part", message, example=shown)
-            if self.request.encoding == AUTO and source.encoding:
+            if self.request.rules.encoding == AUTO and source.encoding:
                 message = f"{source.name} is not UTF-8: it was read as {source.encoding}"
                 self.findings.warn("encoding-guessed", message, example=shown)
             if source.has_other_form:

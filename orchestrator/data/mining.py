@@ -88,7 +88,7 @@ class _Gathering:
     def take_file(self, path: Path, *, is_corpus: bool) -> None:
         """Take the rows of a file, or of a corpus every row of {"text"} and every line of a .txt file with a text."""
         ending = TEXT_LINES if is_corpus and path.suffix.lower() == ".txt" else None
-        source = Source(path, ending=ending, encoding=self.rows.encoding)
+        source = Source(path, ending=ending, encoding=self.rows.rules.encoding)
         for line in source.rows():
             self.rows_in += not is_corpus
             try:
@@ -103,7 +103,7 @@ class _Gathering:
 
     def _read(self, line: Line, path: Path, *, is_table: bool) -> Judged:
         """Return what a row says of its documents. Raises BadRowError."""
-        rules = self.rows
+        rules = self.rows.rules
         row = open_row(line, rules.columns, is_table=is_table).row
         self.sources.note(row, str(path), line.line)
         if rules.scores_as_labels:
@@ -157,7 +157,7 @@ def gather_for_mining(rows: RowFiles, folder: Path, corpus_files: Sequence[Path]
         gathering.bad.require_few(rows.max_dropped)
         if unread := gathering.unread.problems():
             raise DataError.from_problems(unread)
-        if rows.scores_as_labels is None:
+        if rows.rules.scores_as_labels is None:
             ranged = gathering.label_range != (0, 1)
             if unclear := gathering.sources.problem(ranged=ranged, needs_negatives=False):
                 raise DataError.from_problems(unclear)

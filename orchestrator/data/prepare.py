@@ -162,21 +162,16 @@ def _warn_left_over(gathered: PassResult, parts: dict[str, int], batch: int) -> 
     return replace(gathered, ledger=replace(ledger, warnings=warned))
 
 
-def report_progress(done: int, total: int) -> None:
-    """Print a line that the supervisor reads; both in bytes."""
-    say(f"orch-progress {done}/{total}")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage; progress and the sums go to stdout, warnings and problems to stderr."""
-    request, outputs = parse_arguments(argv)
-    return report(lambda: prepare(request, outputs, on_progress=report_progress))
+    return run_stage(*parse_arguments(argv))
 
 
-def report(attempt: Callable[[], PassResult]) -> int:
-    """Print what was found, or the problems; return the exit code."""
+def run_stage(request: Request, outputs: Outputs) -> int:
+    """Prepare, and print what was found, or the problems; return the exit code."""
     try:
-        gathered = attempt()
+        # the supervisor reads these lines; both numbers in bytes
+        gathered = prepare(request, outputs, on_progress=lambda done, total: say(f"orch-progress {done}/{total}"))
     except OrchError as error:
         say_lines(map(describe_problem, error.problems), err=True)
         return error.exit_code

@@ -8,11 +8,12 @@ Exit codes as of the prepare stage: 0; 3 when the data must not be used; 4 when 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.data.ledger import PassResult
-from orchestrator.data.prepare import prepare, report, report_progress
+from orchestrator.data.prepare import prepare, run_stage
 from orchestrator.data.request import (
     Outputs,
     Request,
@@ -26,35 +27,25 @@ from orchestrator.data.request import (
 EVAL_KINDS = ("group", "labelled", "pair", "class")
 
 
-def prepare_eval(
-    rows: RowFiles,
-    out: Path,
-    *,
-    corpus: bool = False,
-    seed: int = 42,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> PassResult:
+def prepare_eval(rows: RowFiles, out: Path, *, corpus: bool = False, seed: int = 42) -> PassResult:
     """Write eval.jsonl (corpus.jsonl), stats.json and ledger.json into `out`, or none of them; else as `prepare`.
 
     With `corpus` groups and labelled rows become queries over one corpus, as texts with classes always do.
     """
-    outputs = Outputs(out, max_dropped=rows.max_dropped)
-    return prepare(build_request(rows, corpus=corpus, seed=seed), outputs, on_progress=on_progress)
+    return prepare(*_build_request(rows, out, corpus=corpus, seed=seed))
 
 
-def build_request(rows: RowFiles, *, corpus: bool = False, seed: int = 42) -> Request:
-    """Return a request that has an eval side alone."""
-    return Request(
-        train_files=(), eval_files=rows.files, seed=seed, limit_eval=rows.limit, rules=rows.rules,
-        corpus=corpus or rows.kind == "class", encoding=rows.encoding,
+def _build_request(rows: RowFiles, out: Path, *, corpus: bool, seed: int) -> tuple[Request, Outputs]:
+    rules = replace(rows.rules, needs_negatives=False)
+    request = Request(
+        train_files=(), eval_files=rows.files, seed=seed, limit_eval=rows.limit, rules=rules,
+        corpus=corpus or rules.kind == "class",
     )  # fmt: skip
+    return request, Outputs(out, max_dropped=rows.max_dropped)
 
 
-def parse_arguments(argv: Sequence[str] | None) -> tuple[RowFiles, argparse.Namespace]:
-    """Return the rows that the command line asks for, and its `out`, `corpus` and `seed`.
-
-    Exits with code 2 when it makes no sense.
-    """
+def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
+    """Return what the command line asks for. Exits with code 2 when it makes no sense."""
     parser = argparse.ArgumentParser(prog="orchestrator.data.prepare_eval", allow_abbrev=False)
     add = parser.add_argument
     add("--eval", nargs="+", type=Path, required=True, metavar="FILE", help="eval rows")
@@ -64,15 +55,13 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[RowFiles, argparse.Name
     given = parser.parse_args(argv)
     check_corpus(parser, given)
     check_label_range(parser, given)
-    return read_row_files(parser, given, given.eval), given
+    rows = read_row_files(parser, given, given.eval)
+    return _build_request(rows, given.out, corpus=given.corpus, seed=given.seed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage; progress, sums and labels go to stdout, warnings and problems to stderr."""
-    rows, given = parse_arguments(argv)
-    return report(
-        lambda: prepare_eval(rows, given.out, corpus=given.corpus, seed=given.seed, on_progress=report_progress)
-    )
+    return run_stage(*parse_arguments(argv))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from orchestrator.data.fit import LossRequirements
 from orchestrator.data.forms import TRAIN_FORMS, RowOptions
 from orchestrator.data.rows.checks import RowRules
-from orchestrator.data.rows.records import KINDS, Kind
+from orchestrator.data.rows.records import KINDS
 from orchestrator.data.rows.shapes import parse_columns, require_kind
 from orchestrator.data.tokens import DEFAULT_PROMPT, LengthBudget, TokenLimit
 from orchestrator.recipe.losses import MARGINS, find_losses, list_names
@@ -22,31 +22,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RowFiles:
-    """Which rows are scored, mined or measured on, and how they are read.
+    """Which rows are scored, mined or measured on, and how they are read; none needs negatives.
 
     They are the first `limit` of all files together, and `max_dropped` of them may be bad; with `replace` they may have
-    teacher scores, which are given anew. `columns` and what follows it are as in RowRules, `encoding` as in Source.
+    teacher scores, which are given anew.
     """
 
     files: tuple[Path, ...]
-    kind: Kind = "group"
-    columns: Mapping[str, str] = field(default_factory=dict)
-    min_label: float | None = None
-    max_label: float | None = None
-    scores_as_labels: bool | None = None
-    ignore: tuple[str, ...] = ()
-    encoding: str | None = None
+    rules: RowRules = field(default_factory=RowRules)
     limit: int | None = None
     max_dropped: int = 0
     replace: bool = False
-
-    @property
-    def rules(self) -> RowRules:
-        """What each row must be; none needs negatives."""
-        return RowRules(
-            self.kind, needs_negatives=False, columns=self.columns, min_label=self.min_label, max_label=self.max_label,
-            scores_as_labels=self.scores_as_labels, ignore=self.ignore,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,7 +41,7 @@ class Request:
 
     Without `train_files` there is an eval side only. `merges`: the labelled training rows of a query become one group,
     as those for evaluation always do; what waits for that lies in `spool_folder` (None: where temporary files do).
-    `encoding` is as in Source. `seen` are prepared files of another request, whose queries no training row may have.
+    `seen` are prepared files of another request, whose queries no training row may have.
     For a look at the data: `first_rows` of each file are read, and tokens estimated where no tokenizer counts them.
     """
 
@@ -76,7 +62,6 @@ class Request:
     corpus: bool = False
     merges: bool = False
     spool_folder: str | None = None
-    encoding: str | None = None
     seen: tuple[Path, ...] = ()
     first_rows: int | None = None
     estimates: bool = False
@@ -183,7 +168,7 @@ def read_row_files(parser: argparse.ArgumentParser, given: argparse.Namespace, f
         columns = parse_columns(given.columns)
     except ValueError as error:
         parser.error(f"--columns {error}: write NEW=OLD, each name once")
-    return _take(RowFiles, given, files=tuple(files), columns=columns)
+    return _take(RowFiles, given, files=tuple(files), rules=_take(RowRules, given, columns=columns))
 
 
 def _add_lengths(parser: argparse.ArgumentParser) -> None:

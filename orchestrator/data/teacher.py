@@ -119,14 +119,14 @@ class _TeacherRow:
 def _read_rows(rows: RowFiles, counts: Counts) -> Iterator[_TeacherRow]:
     """Yield every row. Raises DataError for a row with scores."""
     for path in rows.files:
-        source = Source(path, encoding=rows.encoding)
+        source = Source(path, encoding=rows.rules.encoding)
         for line in source.rows():
             if rows.limit is not None and counts.rows >= rows.limit:
                 return
             counts.rows += 1
             try:
                 _require_writable(line.value)
-                opened = open_row(line, rows.columns, is_table=source.is_text_table)
+                opened = open_row(line, rows.rules.columns, is_table=source.is_text_table)
                 found = require_judged(opened.row)
             except BadRowError as error:
                 counts.bad.add(error.fault, path, line.line)
@@ -135,7 +135,7 @@ def _read_rows(rows: RowFiles, counts: Counts) -> Iterator[_TeacherRow]:
             if found.has_scores and not rows.replace:
                 hint = "keep them, or replace all with --replace"
                 raise DataError("the row has teacher scores already", hint=hint, where=Where(str(path), line.line))
-            note_unread(counts.unread, find_unread_keys(opened.row, found, rows.ignore), str(path), line.line)
+            note_unread(counts.unread, find_unread_keys(opened.row, found, rows.rules.ignore), str(path), line.line)
             yield _TeacherRow(path, line, opened, found)
 
 

@@ -75,7 +75,7 @@ def sniff_data(files: Sequence[Path], columns: Mapping[str, str], encoding: str 
 
 def find_problems(request: Request) -> list[Problem]:
     """Return what in the request does not fit the kind of its data."""
-    kind = request.data.kind
+    kind = request.data.rules.kind
     problems = check_metrics(request.metrics, PAIR if kind == PAIR else GROUP)
     if kind == PAIR and request.corpus:
         problems.append(Problem("pairs of texts have no corpus to search", hint="leave --corpus out"))
@@ -91,8 +91,8 @@ def evaluate(request: Request, out: Path | None, tell: Callable[[str], None]) ->
 
     Raises DataError, PreflightError (a model), StageFailedError (scoring), RunFolderError (a folder that exists).
     """
-    pairs = request.data.kind == PAIR
-    vectors = pairs or request.corpus or request.data.kind == "class"
+    pairs = request.data.rules.kind == PAIR
+    vectors = pairs or request.corpus or request.data.rules.kind == "class"
     candidates = find_candidates(request, vectors=vectors)
     searches = require_one_way(candidates, vectors=vectors) and not pairs
     if request.reading.max_length or request.reading.instruction or request.reading.format:

@@ -12,6 +12,7 @@ from orchestrator.backends.scorers import find_export_problem
 from orchestrator.checks.machine import find_lacking_exporter
 from orchestrator.data.prepare_eval import prepare_eval
 from orchestrator.data.request import RowFiles
+from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.writers import CORPUS, EVAL
 from orchestrator.errors import DataError, PreflightError, Problem
 from orchestrator.evaluation.eval_sets import EvalSet, load_eval
@@ -126,8 +127,8 @@ def _find_eval(
     """
     if asked.data:
         embeds = source.chosen.compares_vectors
-        files = RowFiles(asked.data, sniff_data(asked.data, {}))
-        prepare_eval(files, folder, corpus=embeds and files.kind != "pair", seed=SEED)
+        kind = sniff_data(asked.data, {})
+        prepare_eval(RowFiles(asked.data, RowRules(kind)), folder, corpus=embeds and kind != "pair", seed=SEED)
         rows, kept, evaluation = folder / EVAL, None, load_eval(folder / EVAL)
     elif source.run is not None and source.plan is not None:
         scored = load_scored(source.run, source.plan)

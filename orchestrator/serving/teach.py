@@ -226,7 +226,7 @@ def _build_ledger(
         "version": LEDGER_VERSION,
         "settings": {**asdict(plan.settings), "keep_negatives": plan.keep_negatives},
         "labels": dict(zip(("min", "max"), plan.rows.rules.label_range, strict=True)),
-        "columns": dict(plan.rows.columns),
+        "columns": dict(plan.rows.rules.columns),
         "models": facts["models"],
         "scored_by": "cross-encoder" if plan.cross_encoder else "embedder",
         "ranked_by": "embedder",

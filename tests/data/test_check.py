@@ -71,7 +71,7 @@ def test_columns_are_renamed(files):
     path = files.raw("a.csv", "a,b,c\nx,y,0.5\n")
     for columns in (
         {"sentence1": "a", "sentence2": "b", "score": "c"},
-        [("query", "a"), ("response", "b"), ("label", "c")],
+        {"query": "a", "response": "b", "label": "c"},
     ):
         assert check_files([path], columns=columns).stats["train"]["scores"]["max"] == 0.5
 

@@ -19,6 +19,7 @@ from orchestrator.data.reading import json_rows, tabular
 from orchestrator.data.reading.packed import guess_encoding
 from orchestrator.data.reading.readers import Source
 from orchestrator.data.request import RowFiles
+from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.teacher import write_pairs
 from orchestrator.errors import DataError, Problem
 from orchestrator.recipe.schema import require_encoding
@@ -157,8 +158,8 @@ def test_every_verb_reads_another_encoding(files, orch, stage):
     parts = [values(files.folder / "out" / f"a.{side}.jsonl") for side in ("train", "eval")]
     assert sorted(map(json.dumps, parts[0] + parts[1])) == sorted(map(json.dumps, rows))
     assert orch("data", "convert", path, "--to", "hits", *told, "-o", files.folder / "hits.jsonl")[0] == 0
-    assert write_pairs(RowFiles((path,), encoding="gb18030"), files.folder).pairs == 40
-    assert gather_for_mining(RowFiles((path,), encoding="gb18030"), files.folder).queries == 20
+    assert write_pairs(RowFiles((path,), RowRules(encoding="gb18030")), files.folder).pairs == 40
+    assert gather_for_mining(RowFiles((path,), RowRules(encoding="gb18030")), files.folder).queries == 20
     assert sniff_data([path], {}, "gb18030") == "group"
     argv = ("--train", path, "--eval-ratio", 0.3, "--form", "flagembedding", "--encoding", "auto")
     assert stage(*argv) == 0

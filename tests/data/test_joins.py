@@ -14,6 +14,7 @@ from orchestrator.data.prepare_eval import prepare_eval
 from orchestrator.data.reading.file_sets import expand_name, list_inputs
 from orchestrator.data.reading.readers import Source
 from orchestrator.data.request import RowFiles
+from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.teacher import write_pairs
 from orchestrator.errors import Problem
 from orchestrator.serving.evaluate_model import sniff_data
@@ -74,14 +75,14 @@ def test_a_folder_of_beir_is_groups_in_every_verb(beir, orch, stage):
     assert side["files"][1]["sha256"] == hashlib.sha256(corpus.read_bytes()).hexdigest()
     assert write_pairs(RowFiles((path,)), beir).pairs == 30
     assert gather_for_mining(RowFiles((path,)), beir / "mined").queries == 10
-    found = prepare_eval(RowFiles((path,), "group"), beir / "eval", corpus=True)
+    found = prepare_eval(RowFiles((path,), RowRules("group")), beir / "eval", corpus=True)
     assert found.ledger.sides["eval"].kept == 10
     (warned,) = found.ledger.warnings
     assert (warned.code, "has 40 documents: those that no row names are not searched" in warned.message) == (
         "corpus-in-part",
         True,
     )
-    assert not prepare_eval(RowFiles((path,), "group"), beir / "candidates").ledger.warnings
+    assert not prepare_eval(RowFiles((path,), RowRules("group")), beir / "candidates").ledger.warnings
     out = beir / "new.jsonl"
     assert orch("data", "split", path, "-o", beir / "x")[0] == 3
     assert orch("data", "convert", path, "-o", out)[0] == 0

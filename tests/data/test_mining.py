@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from orchestrator.cli import orch
 from orchestrator.data.mining import gather_for_mining, write_mined_rows
 from orchestrator.data.request import RowFiles
+from orchestrator.data.rows.checks import RowRules
 from orchestrator.errors import DataError
 
 
@@ -18,9 +19,10 @@ def read(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def collect(tmp_path, *paths, corpus_files=(), **options):
+def collect(tmp_path, *paths, corpus_files=(), max_dropped=0, **reading):
     folder = tmp_path / "work"
-    given = gather_for_mining(RowFiles(paths, **options), folder, corpus_files)
+    rows = RowFiles(paths, RowRules(**reading), max_dropped=max_dropped)
+    given = gather_for_mining(rows, folder, corpus_files)
     texts = [row["text"] for row in read(folder / "corpus.jsonl")]
     queries = {
         row["query"]: tuple([texts[number] for number in row[key]] for key in ("positives", "negatives"))

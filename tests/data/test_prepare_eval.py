@@ -11,6 +11,7 @@ import pytest
 from orchestrator.data import writers
 from orchestrator.data.prepare_eval import main, parse_arguments, prepare_eval
 from orchestrator.data.request import RowFiles
+from orchestrator.data.rows.checks import RowRules
 from orchestrator.errors import DataError, PreflightError
 
 
@@ -29,7 +30,7 @@ def names(folder):
 def test_labelled_rows_become_an_eval_set_with_its_ledger_and_statistics(files):
     rows = [hits("e", 2, 0), hits("f", 1, 0), {"query": "E", "content": "x", "label": 1}]
     path, out = files.lines("e.jsonl", *rows), files.folder / "out"
-    gathered = prepare_eval(RowFiles((path,), "labelled", max_label=2), out)
+    gathered = prepare_eval(RowFiles((path,), RowRules("labelled", max_label=2)), out)
     assert names(out) == ["eval.jsonl", "ledger.json", "stats.json"]
     rows = read(out / "eval.jsonl")
     assert [(row["qid"], len(row["documents"])) for row in rows] == [("q000001", 3), ("q000002", 2)]
@@ -59,7 +60,7 @@ def test_pairs_and_columns_are_read(files, capsys):
 @pytest.mark.parametrize("kind", ["group", "labelled"])
 def test_over_a_corpus_every_document_is_searched(files, kind):
     path, out = files.lines("e.jsonl", {"query": "q", "pos": ["a"], "neg": ["b", "c"]}), files.folder / "out"
-    prepare_eval(RowFiles((path,), kind), out, corpus=True)
+    prepare_eval(RowFiles((path,), RowRules(kind)), out, corpus=True)
     assert "class" not in read(out / "eval.jsonl")[0]
     assert names(out) == ["corpus.jsonl", "eval.jsonl", "ledger.json", "stats.json"]
     texts = {row["docid"]: row["text"] for row in read(out / "corpus.jsonl")}
@@ -71,7 +72,7 @@ def test_texts_of_a_class_are_by_turns_what_is_searched_and_what_searches(files,
     monkeypatch.setattr(writers, "QUERIES_A_CLASS", 2)
     rows = [{"text": f"{label}{number}", "label": label} for number in range(7) for label in ("x", 3)]
     path, out = files.lines("e.jsonl", *rows, {"text": "alone", "label": "z"}), files.folder / "out"
-    prepare_eval(RowFiles((path,), "class"), out)  # a corpus is not asked for: there is no other way
+    prepare_eval(RowFiles((path,), RowRules("class")), out)  # a corpus is not asked for: there is no other way
     texts = {row["docid"]: row["text"] for row in read(out / "corpus.jsonl")}
     relevant = {row["query"]: {texts[docid] for docid in row["relevant"]} for row in read(out / "eval.jsonl")}
     found = {label: {f"{label}{number}" for number in (0, 2, 4, 5, 6)} for label in "x3"}
@@ -84,20 +85,20 @@ def test_texts_of_a_class_are_by_turns_what_is_searched_and_what_searches(files,
 def test_texts_of_which_no_two_are_of_a_class_are_refused(files):
     path = files.lines("e.jsonl", {"text": "a", "label": "x"}, {"text": "b", "label": "y"})
     with pytest.raises(DataError, match="no two eval texts are of one class"):
-        prepare_eval(RowFiles((path,), "class"), files.folder / "out", corpus=True)
+        prepare_eval(RowFiles((path,), RowRules("class")), files.folder / "out", corpus=True)
 
 
 def test_the_eval_set_is_the_one_that_the_prepare_stage_makes(files, stage):
     path = files.lines("e.jsonl", *[hits(f"e{number}", 1, 0, 0.5) for number in range(9)])
     train = files.lines("t.jsonl", hits("t", 1, 0))
     stage("--train", train, "--eval", path, "--kind", "labelled", "--form", "cross-encoder-lists", "--seed", 7)
-    prepare_eval(RowFiles((path,), "labelled"), files.folder / "out", seed=7)
+    prepare_eval(RowFiles((path,), RowRules("labelled")), files.folder / "out", seed=7)
     assert (files.folder / "out" / "eval.jsonl").read_bytes() == (stage.out / "eval.jsonl").read_bytes()
 
 
 def test_bad_rows_leave_only_the_ledger_of_why(files, capsys):
     path, out = files.lines("e.jsonl", hits("e", 1, 0), hits("f", 7)), files.folder / "out"
-    prepare_eval(RowFiles((path,), "labelled", max_dropped=1), out)
+    prepare_eval(RowFiles((path,), RowRules("labelled"), max_dropped=1), out)
     assert (out / "eval.jsonl").exists()
     assert main(["--eval", str(path), "--kind", "labelled", "--out", str(out)]) == 3
     assert names(out) == ["ledger.failed.json"]
@@ -106,35 +107,36 @@ def test_bad_rows_leave_only_the_ledger_of_why(files, capsys):
 
 def test_a_limit_keeps_the_first_queries(files):
     path, out = files.lines("e.jsonl", *[hits(query, 1, 0) for query in "abc"]), files.folder / "out"
-    prepare_eval(RowFiles((path,), "labelled", limit=2), out)
+    prepare_eval(RowFiles((path,), RowRules("labelled"), limit=2), out)
     assert [row["query"] for row in read(out / "eval.jsonl")] == ["a", "b"]
 
 
 def test_no_usable_row_is_refused(files):
     path = files.lines("e.jsonl", hits("e", 7))
     with pytest.raises(DataError, match="no-rows-kept: no eval row is left of 1"):
-        prepare_eval(RowFiles((path,), "labelled", max_dropped=1), files.folder / "out")
+        prepare_eval(RowFiles((path,), RowRules("labelled"), max_dropped=1), files.folder / "out")
 
 
 def test_a_file_is_never_overwritten_by_what_is_made_of_it(files):
     path = files.lines("eval.jsonl", hits("e", 1, 0))
     with pytest.raises(DataError, match="input-is-output"):
-        prepare_eval(RowFiles((path,), "labelled"), files.folder)
+        prepare_eval(RowFiles((path,), RowRules("labelled")), files.folder)
 
 
 def test_a_folder_that_cannot_be_written_is_a_preflight_error(files):
     path = files.lines("e.jsonl", hits("e", 1, 0))
     with pytest.raises(PreflightError, match="the prepared data cannot be written"):
-        prepare_eval(RowFiles((path,), "labelled"), path / "out")
+        prepare_eval(RowFiles((path,), RowRules("labelled")), path / "out")
 
 
 def test_every_option_of_the_command_line_reaches_the_request(files):
     argv = ["--eval", "a", "b", "--kind", "labelled", "--columns", "query=q", "--min-label", "1", "--max-label", "5"]
     argv += ["--corpus", "--out", "o", "--max-dropped", "3", "--seed", "7", "--limit-eval", "9"]
-    request, given = parse_arguments(argv)
-    assert ([path.name for path in request.files], given.out.name) == (["a", "b"], "o")
-    assert (request.kind, request.columns, request.min_label, request.max_label) == ("labelled", {"query": "q"}, 1, 5)
-    assert (given.corpus, request.max_dropped, given.seed, request.limit) == (True, 3, 7, 9)
+    request, outputs = parse_arguments(argv)
+    assert ([path.name for path in request.eval_files], outputs.folder.name) == (["a", "b"], "o")
+    rules = request.rules
+    assert (rules.kind, rules.columns, rules.min_label, rules.max_label) == ("labelled", {"query": "q"}, 1, 5)
+    assert (request.corpus, outputs.max_dropped, request.seed, request.limit_eval) == (True, 3, 7, 9)
 
 
 @pytest.mark.parametrize(

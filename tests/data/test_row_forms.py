@@ -14,6 +14,7 @@ from orchestrator.data.prepare import main as prepare
 from orchestrator.data.prepare_eval import prepare_eval
 from orchestrator.data.request import RowFiles
 from orchestrator.data.reshape import Reshaping
+from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.rows.foreign_rows import _PASSAGES
 from orchestrator.data.rows.shapes import SHAPES
 from orchestrator.data.split import split_file
@@ -149,7 +150,7 @@ def test_a_query_with_what_answers_it_and_what_does_not_is_read_alike_by_every_v
     assert [(hit["content"].removeprefix("Kettles\n"), hit["label"]) for hit in hits["hits"]] == [(yes, 1), (no, 0)]
     assert [hit.get("score") for hit in hits["hits"]] == ([0.9, 0.1] if scored else [None, None])
     (tmp_path / "mined").mkdir()
-    assert prepare_eval(RowFiles((path,), "group"), tmp_path / "eval").ledger.sides["eval"].kept == COUNT
+    assert prepare_eval(RowFiles((path,), RowRules("group")), tmp_path / "eval").ledger.sides["eval"].kept == COUNT
     assert split(path, tmp_path) == split_file(plain, tmp_path / "c.jsonl", tmp_path / "d.jsonl", 0.3).train_rows
     if name != "scored documents":
         assert score_and_mine(path, tmp_path) == (2 * COUNT, COUNT)
@@ -169,7 +170,7 @@ def test_documents_with_labels_are_read_alike_by_every_verb(write, tmp_path, nam
     (tmp_path / "mined").mkdir()
     assert score_and_mine(path, tmp_path) == (2 * COUNT, COUNT)
     assert sniff_data([path], {}) == "labelled"
-    assert prepare_eval(RowFiles((path,), "labelled"), tmp_path / "eval").ledger.sides["eval"].kept == COUNT
+    assert prepare_eval(RowFiles((path,), RowRules("labelled")), tmp_path / "eval").ledger.sides["eval"].kept == COUNT
     split(path, tmp_path)
 
 
@@ -188,7 +189,7 @@ def test_a_question_and_its_answer_are_query_and_document_where_the_task_is_retr
     assert score_and_mine(path, tmp_path) == (COUNT, COUNT)
     convert_files([path], tmp_path / "hits.jsonl", Conversion(reshaping=Reshaping("pointwise")))
     assert read_lines(tmp_path / "hits.jsonl")[0] == {"query": texts()[0], "content": texts()[1], "label": 1}
-    measured = prepare_eval(RowFiles((path,), "group"), tmp_path / "eval", corpus=True)
+    measured = prepare_eval(RowFiles((path,), RowRules("group")), tmp_path / "eval", corpus=True)
     assert measured.ledger.sides["eval"].kept == COUNT
     split(path, tmp_path)
 

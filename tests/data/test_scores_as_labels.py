@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.data.mining import gather_for_mining
 from orchestrator.data.request import RowFiles
+from orchestrator.data.rows.checks import RowRules
 from orchestrator.errors import DataError
 
 PAIRS = ("--kind", "labelled", "--form", "cross-encoder-pairs")
@@ -103,8 +104,8 @@ def test_labels_written_as_scores_come_back(files, orch):
 def test_mining_does_not_take_a_grade_of_zero_for_a_positive(files):
     train = files.lines("t.jsonl", *GRADED)
     with pytest.raises(DataError, match="scores-or-labels"):
-        gather_for_mining(RowFiles((train,), max_label=2.0), files.folder)
-    gather_for_mining(RowFiles((train,), max_label=2.0, scores_as_labels=True), files.folder)
+        gather_for_mining(RowFiles((train,), RowRules(max_label=2.0)), files.folder)
+    gather_for_mining(RowFiles((train,), RowRules(max_label=2.0, scores_as_labels=True)), files.folder)
     queries = [json.loads(line) for line in (files.folder / "queries.jsonl").read_text().splitlines()]
     assert [(len(row["positives"]), len(row["negatives"])) for row in queries] == [(2, 1), (1, 1)]
 

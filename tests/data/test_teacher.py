@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from orchestrator.cli import orch
 from orchestrator.data.digests import digest
 from orchestrator.data.request import RowFiles
+from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.teacher import join_scores, main, write_pairs
 from orchestrator.errors import DataError
 
@@ -21,8 +22,8 @@ def read(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def pair_up(tmp_path, *paths, **options):
-    counts = write_pairs(RowFiles(paths, **options), tmp_path / "pairs")
+def pair_up(tmp_path, *paths, limit=None, replace=False, **reading):
+    counts = write_pairs(RowFiles(paths, RowRules(**reading), limit, replace=replace), tmp_path / "pairs")
     return counts, read(tmp_path / "pairs" / "pairs.jsonl")
 
 
@@ -32,10 +33,11 @@ def score_all(tmp_path, pairs, value=lambda pair: len(pair["query"] + pair["docu
     return path
 
 
-def teach(tmp_path, *paths, **options):
-    _, pairs = pair_up(tmp_path, *paths, **options)
+def teach(tmp_path, *paths, limit=None, replace=False, **reading):
+    _, pairs = pair_up(tmp_path, *paths, limit=limit, replace=replace, **reading)
     out = tmp_path / "out" / "train.jsonl"
-    return join_scores(RowFiles(paths, **options), score_all(tmp_path, pairs), out), read(out)
+    rows = RowFiles(paths, RowRules(**reading), limit, replace=replace)
+    return join_scores(rows, score_all(tmp_path, pairs), out), read(out)
 
 
 def test_every_pair_is_written_once_whatever_the_shape(tmp_path, files, row):

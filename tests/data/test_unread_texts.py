@@ -163,15 +163,15 @@ def test_the_same_rows_are_refused_when_they_are_measured_scored_mined_and_conve
     code, said = orch("data", "convert", path, "--to", "hits", "-o", out)
     assert (code, "--map neg=negs" in said, out.exists()) == (3, True, False)
     assert orch("data", "convert", path, "--to", "hits", "--map", "neg=negs", "-o", out)[0] == 0
-    assert write_pairs(RowFiles((path,), ignore=("negs",)), files.folder).pairs == 1
-    assert gather_for_mining(RowFiles((path,), columns={"neg": "negs"}), files.folder).documents == 2
+    assert write_pairs(RowFiles((path,), RowRules(ignore=("negs",))), files.folder).pairs == 1
+    assert gather_for_mining(RowFiles((path,), RowRules(columns={"neg": "negs"})), files.folder).documents == 2
 
 
 def test_mining_takes_no_document_for_a_positive_that_its_label_denies(files):
     path = files.lines("t.jsonl", {"query": "q", "pos": ["p", "r"], "labels": [1, 0]})
     with pytest.raises(DataError, match="labels or scores"):
         gather_for_mining(RowFiles((path,)), files.folder)
-    assert gather_for_mining(RowFiles((path,), ignore=("labels",)), files.folder).documents == 2
+    assert gather_for_mining(RowFiles((path,), RowRules(ignore=("labels",))), files.folder).documents == 2
 
 
 def test_a_foreign_form_s_unread_text_is_refused_by_the_conversion(files, orch):

@@ -15,6 +15,7 @@ from orchestrator.data.prepare_eval import prepare_eval as prepare_eval_files
 from orchestrator.data.request import RowFiles
 from orchestrator.data.reshape import Reshaping
 from orchestrator.data.rows import shapes
+from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.rows.shapes import Fields, Shape
 from orchestrator.data.rows.texts import bad_row
 from orchestrator.data.split import split_file
@@ -128,10 +129,10 @@ def test_its_columns_may_have_other_names_in_every_verb(exam, tmp_path):
     path = tmp_path / "exam.csv"
     path.write_text('frage,right,wrong\nquestion,answer,"[""other"", ""none""]"\n')
     columns = {"task": "frage"}
-    scored, _ = score_all(RowFiles((path,), columns=columns), tmp_path)
+    scored, _ = score_all(RowFiles((path,), RowRules(columns=columns)), tmp_path)
     row = {"query": "question", "pos": ["answer"], "neg": ["other", "none"]}
     assert scored == [row | {"pos_scores": [0.5], "neg_scores": [0.5, 0.5]}]
-    assert gather_for_mining(RowFiles((path,), columns=columns), tmp_path).queries == 1
+    assert gather_for_mining(RowFiles((path,), RowRules(columns=columns)), tmp_path).queries == 1
     renamed = Conversion(columns=tuple(columns.items()), reshaping=Reshaping("ranking"))
     convert_files([path], tmp_path / "new.jsonl", renamed)
     assert read_lines(tmp_path / "new.jsonl") == [row]
@@ -155,8 +156,8 @@ def test_its_faults_are_told_in_the_words_of_the_row_by_every_verb(exam, path, t
 
 
 def test_models_are_evaluated_on_rows_of_it(exam, path, tmp_path):
-    request = RowFiles((path,), sniff_data([path], {}))
-    assert request.kind == "group"
+    request = RowFiles((path,), RowRules(sniff_data([path], {})))
+    assert request.rules.kind == "group"
     assert prepare_eval_files(request, tmp_path).ledger.sides["eval"].kept == 20
     assert {document["label"] for document in read_lines(tmp_path / "eval.jsonl")[0]["documents"]} == {0, 1}
 

@@ -57,11 +57,11 @@ _FINITE = "write a finite number"
 
 @dataclass(frozen=True)
 class RowRules:
-    """What rows are wanted: their kind, whether they need negatives and may have prompts, and {new: old} columns.
+    """How rows are read and which are wanted: their kind, whether they need negatives and may have prompts.
 
-    `min_label` (None: 0) and `max_label` (1) become 0 and 1; `needs_scores`: a row without teacher scores is bad.
-    `scores_as_labels`: the scores of a ranking row are labels (True), a teacher's (False), or nobody has said (None).
-    `ignore`: keys whose texts are not needed.
+    `columns` are {new: old}, `encoding` is as in Source. `min_label` (None: 0) and `max_label` (1) become 0 and 1;
+    `needs_scores`: a row without teacher scores is bad. `scores_as_labels`: the scores of a ranking row are labels
+    (True), a teacher's (False), or nobody has said (None). `ignore`: keys whose texts are not needed.
     """
 
     kind: Kind = "group"
@@ -73,6 +73,7 @@ class RowRules:
     needs_scores: bool = False
     scores_as_labels: bool | None = None
     ignore: tuple[str, ...] = ()
+    encoding: str | None = None
 
     @property
     def label_range(self) -> tuple[float, float]:
