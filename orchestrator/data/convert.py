@@ -27,7 +27,7 @@ from orchestrator.data.rows.texts import (
     plain_name,
     read_number,
 )
-from orchestrator.data.rows.unread import ANSWERS, find_strings, find_unread, find_unread_judgements, note_unread
+from orchestrator.data.rows.unread import ANSWERS, find_strings, find_unread, note_unread
 from orchestrator.data.writers import FileSet, format_line, require_new_rows
 from orchestrator.errors import DataError
 
@@ -167,9 +167,9 @@ class _Run:
                 continue  # its fault is reported where it is read
             texts = [text for key in (*shape.needs, *shape.optional) for text in find_strings(row.get(key))]
             optional = FOREIGN_OPTIONAL.get(self.conversion.form or "", shape.optional)
-            unread = find_unread(row, fields.unknown_keys, texts, optional=optional, ignore=self.conversion.ignore)
-            judged = find_unread_judgements(row, fields.unknown_keys, shape, ignore=self.conversion.ignore)
-            note_unread(self.unread, (*unread, *judged), path, line)
+            ignore = self.conversion.ignore
+            unread = find_unread(row, fields.unknown_keys, texts, shape=shape, optional=optional, ignore=ignore)
+            note_unread(self.unread, unread, path, line)
 
     def _convert(self, source: Source, row: Line) -> list[Row]:
         """Return the rows that one row becomes. Raises BadRowError, and DataError where two columns get one name."""

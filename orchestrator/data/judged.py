@@ -37,7 +37,7 @@ from orchestrator.data.rows.texts import (
     require_encodable,
     require_type,
 )
-from orchestrator.data.rows.unread import UnreadText, find_unread, find_unread_judgements
+from orchestrator.data.rows.unread import UnreadText, find_unread
 
 Form = Literal["pointwise", "hits", "ranking"]
 HitKey = Literal["content", "label", "score"]
@@ -174,7 +174,11 @@ def read_judged(row: Row, form: Form, *, scores: bool = False) -> Judged:
         hits = _read_ranking(row, scores=scores)
         has_scores = any(f"{side}_scores" in row for side in ("pos", "neg"))
     else:
-        hits = _read_hits(row) if form == "hits" else [_read_pointwise(row)]
+        if form == "hits":
+            hits = _read_hits(row["hits"])
+        else:  # its further keys belong to its document
+            own = {key: value for key, value in row.items() if key not in {"query", *QUERY_KEYS}}
+            hits = [_build_hit(own, '"content"')]
         has_scores = any(hit.score is not None for hit in hits)
     if not hits:
         raise bad_row("no-documents", "the row has no documents")
@@ -189,13 +193,7 @@ def _build_hit(row: Row, name: str) -> Hit:
     return Hit(row["content"], row.get("label"), row.get("score"), keys)
 
 
-def _read_pointwise(row: Row) -> Hit:
-    """Return the row's document; its further keys belong to it."""
-    return _build_hit({key: value for key, value in row.items() if key not in {"query", *QUERY_KEYS}}, '"content"')
-
-
-def _read_hits(row: Row) -> list[Hit]:
-    hits: Any = row["hits"]
+def _read_hits(hits: Any) -> list[Hit]:
     if isinstance(hits, list):
         hits = [drop_nulls(hit, HIT_KEYS) if isinstance(hit, dict) else hit for hit in hits]
     require_hits(hits, ("content",))
@@ -230,12 +228,11 @@ def find_unread_keys(
     own = [key for key in found.keys if key not in QUERY_KEYS]
     inner = dict.fromkeys(key for hit in found.hits for key in hit.keys)
     unknown = [*own, *(inner if found.form == "pointwise" else (f"hits[].{key}" for key in inner))]
-    optional = ("neg",) if found.form == "ranking" and not row.get("neg") else ()
-    unread = find_unread(row, unknown, (found.query, *found.texts), optional=optional, ignore=ignore)
-    if not judgements or found.form != "ranking":
-        return unread
-    shape = next(shape for shape in SHAPES if (shape.kind, shape.name) == ("labelled", "ranking"))
-    return (*unread, *find_unread_judgements(row, own, shape, ignore=ignore))
+    is_ranking = found.form == "ranking"
+    optional = ("neg",) if is_ranking and not row.get("neg") else ()
+    ranking = next(shape for shape in SHAPES if (shape.kind, shape.name) == ("labelled", "ranking"))
+    shape = ranking if judgements and is_ranking else None
+    return find_unread(row, unknown, (found.query, *found.texts), shape=shape, optional=optional, ignore=ignore)
 
 
 def scale_label(label: Any, name: str, low: float, high: float) -> float:

@@ -46,7 +46,7 @@ from orchestrator.data.rows.texts import (
     require_encodable,
     require_type,
 )
-from orchestrator.data.rows.unread import UnreadText, find_unread, find_unread_judgements
+from orchestrator.data.rows.unread import UnreadText, find_unread
 
 _AS_NUMBER = "orch data convert FILE -o NEW.jsonl writes it as a number"
 _FROM_PASSAGES = "orch data convert FILE --from passages -o NEW.jsonl"
@@ -170,8 +170,7 @@ def _find_unread(value: Row, found: Accepted, replaced: list[str], rules: RowRul
         free = [key for key in free if key not in {"prompt", "system"}]
     texts = found.record.texts
     return (
-        *find_unread(row, found.unknown_keys, texts, optional=free, ignore=rules.ignore),
-        *find_unread_judgements(row, found.unknown_keys, shape, ignore=rules.ignore),
+        *find_unread(row, found.unknown_keys, texts, shape=shape, optional=free, ignore=rules.ignore),
         *find_unread(value, replaced, texts, ignore=rules.ignore),
     )
 

@@ -45,19 +45,24 @@ def find_unread(
     unknown: Iterable[str],
     texts: Collection[str],
     *,
+    shape: Shape | None = None,
     optional: Collection[str] = (),
     ignore: Collection[str] = (),
 ) -> tuple[UnreadText, ...]:
     """Return those of a row's unknown keys (`context`, `hits[].title`) that hold a text which is not among `texts`.
 
-    `optional` are the keys that its form also reads; of `ignore` none is returned, by whole name or by what follows
-    the dot.
+    With a `shape` also those that judge its documents otherwise than what is read of them. `optional` are the keys that
+    its form also reads; of `ignore` none is returned, by whole name or by what follows the dot.
     """
     found = []
+    judging = []
     for name in unknown:
         key = name.rpartition(".")[2]
         if name in ignore or key in ignore:
             continue
+        advice = _advise_number_of(row, name, shape) if shape and "[]" not in name else None
+        if advice:
+            judging.append(UnreadText(name, f"{advice}; {advise_ignoring(name)}", _WHAT))
         near = find_optional(key, optional) if key == name else None
         is_reasoning = plain_name(key) in NAMES.reasoning and (key != name or any(answer in row for answer in ANSWERS))
         strings = [text for text in find_strings(list(_values(row, name))) if not is_blank(text)]
@@ -67,7 +72,7 @@ def find_unread(
         stripped = {one.strip() for one in texts}  # what is read already, or holds all that is
         if any(text.strip() not in stripped and not all(line in text for line in lines) for text in strings):
             found.append(UnreadText(name, _advise(row, key, near, is_reasoning=is_reasoning)))
-    return tuple(found)
+    return (*found, *judging)
 
 
 def _values(row: Mapping[str, Any], name: str) -> Iterator[Any]:
@@ -151,20 +156,6 @@ def note_unread(problems: RepeatedProblems, unread: Sequence[UnreadText], path: 
 
 _OF_ONE_SIDE = re.compile(r"(?P<side>pos|neg|teacher)(?:itives?|atives?|s)?_(?:scores?|labels?|relevances?|grades?)")
 _WHAT = "holds labels or scores of its documents"
-
-
-def find_unread_judgements(
-    row: Mapping[str, Any], unknown: Iterable[str], shape: Shape, *, ignore: Collection[str] = ()
-) -> tuple[UnreadText, ...]:
-    """Return those of a row's unknown keys that judge its documents otherwise than what is read of them."""
-    found = []
-    for name in unknown:
-        if name in ignore or "[]" in name:
-            continue
-        advice = _advise_number_of(row, name, shape)
-        if advice:
-            found.append(UnreadText(name, f"{advice}; {advise_ignoring(name)}", _WHAT))
-    return tuple(found)
 
 
 def _advise_number_of(row: Mapping[str, Any], name: str, shape: Shape) -> str | None:
