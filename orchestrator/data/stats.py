@@ -27,18 +27,16 @@ _EXAMPLES = 10
 # What is counted once a row: written as a total, and as lowest, mean and highest of a row.
 _PER_ROW: dict[Kind, dict[str, Callable[[Any], int]]] = {
     "group": {"positives": lambda row: len(row.positives), "negatives": lambda row: len(row.negatives)},
-    "labelled": {},
-    "pair": {},
-    "class": {},
     "chat": {"turns": lambda row: sum(message.role == "assistant" for message in row.messages)},
+}
+_RANKED: dict[str, Callable[[Any], Iterable[int]]] = {
+    "query": lambda row: (len(row.query),),
+    "document": lambda row: map(len, row.documents),
 }
 # Whose characters are counted: written as percentiles.
 _CHARS: dict[Kind, dict[str, Callable[[Any], Iterable[int]]]] = {
-    "group": {
-        "query": lambda row: (len(row.query),),
-        "document": lambda row: map(len, row.documents),
-    },
-    "labelled": {"query": lambda row: (len(row.query),), "document": lambda row: map(len, row.documents)},
+    "group": _RANKED,
+    "labelled": _RANKED,
     "pair": {"text": lambda row: (len(row.text1), len(row.text2))},
     "class": {"text": lambda row: (len(row.text),)},
     "chat": {
@@ -56,7 +54,7 @@ class SideStatistics:
         self.rows = 0
         self.tokens = tokens
         self._kind = kind
-        self._per_row: dict[str, Counter[int]] = {name: Counter() for name in _PER_ROW[kind]}
+        self._per_row: dict[str, Counter[int]] = {name: Counter() for name in _PER_ROW.get(kind, {})}
         self._chars: dict[str, Counter[int]] = {name: Counter() for name in _CHARS[kind]}
         self._scripts: Counter[str] = Counter()
         self._queries = DigestSet(exact=False)
@@ -71,7 +69,7 @@ class SideStatistics:
     def add(self, record: Record, measured: Measured | None = None) -> None:
         """Count one kept record, and its tokens where they were counted."""
         self.rows += 1
-        for name, count in _PER_ROW[self._kind].items():
+        for name, count in _PER_ROW.get(self._kind, {}).items():
             self._per_row[name][count(record)] += 1
         for name, lengths in _CHARS[self._kind].items():
             chars = self._chars[name]
