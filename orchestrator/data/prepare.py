@@ -12,7 +12,6 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import BinaryIO
 
 from orchestrator.data import writers
@@ -109,8 +108,12 @@ def _open_writers(
     """Open the files of every side, in the order of their names in OUTPUT_NAMES; return side → writer."""
     sides: dict[str, _Writer] = {}
     if request.eval_files or request.eval_ratio is not None:
-        spool = partial(_open_spool, outputs, spools) if request.corpus else None
-        sides["eval"] = writers.open_eval(outputs.folder, files, seed=request.seed, spool=spool)
+        rows = files.open(outputs.folder / EVAL)
+        if request.corpus:
+            corpus, spool = files.open(outputs.folder / CORPUS), _open_spool(outputs, spools)
+            sides["eval"] = writers.RetrievalWriter(rows, corpus, spool, request.seed)
+        else:
+            sides["eval"] = writers.EvalWriter(rows, request.seed)
     trained = [("validation", VALIDATION)] if request.validation_ratio is not None else []
     trained += [("train", TRAIN)] if request.train_files else []
     for side, name in trained:

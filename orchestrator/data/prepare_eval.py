@@ -14,15 +14,7 @@ from pathlib import Path
 
 from orchestrator.data.ledger import PassResult
 from orchestrator.data.prepare import prepare, run_stage
-from orchestrator.data.request import (
-    Outputs,
-    Request,
-    RowFiles,
-    add_shared,
-    check_corpus,
-    check_label_range,
-    read_row_files,
-)
+from orchestrator.data.request import Outputs, Request, RowFiles, add_shared, check_shared, read_row_files
 
 EVAL_KINDS = ("group", "labelled", "pair", "class")
 
@@ -50,11 +42,9 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
     add = parser.add_argument
     add("--eval", nargs="+", type=Path, required=True, metavar="FILE", help="eval rows")
     add("--kind", choices=EVAL_KINDS, default="group", help="what the rows are (default group)")
-    add("--corpus", action="store_true", help="evaluate over a corpus of all documents")
     add_shared(parser)
     given = parser.parse_args(argv)
-    check_corpus(parser, given)
-    check_label_range(parser, given)
+    check_shared(parser, given)
     rows = read_row_files(parser, given, given.eval)
     return _build_request(rows, given.out, corpus=given.corpus, seed=given.seed)
 

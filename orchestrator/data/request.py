@@ -119,7 +119,6 @@ def _build_parser() -> argparse.ArgumentParser:
     side.add_argument("--eval-ratio", type=_ratio, metavar="R", help="share of the queries to hold out")
     add("--kind", choices=KINDS, default="group", help="what the rows are (default group)")
     add("--form", choices=sorted(TRAIN_FORMS), required=True, help="whose training rows to write")
-    add("--corpus", action="store_true", help="evaluate over a corpus of all eval documents")
     add("--allow-overlap", action="store_true", help="keep training rows whose query is in the eval set")
     add("--seen", nargs="+", type=Path, default=[], metavar="FILE", help="prepared rows whose queries none may have")
     add(
@@ -150,6 +149,7 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     add("--scores-as-labels", action=argparse.BooleanOptionalAction, help="labelled: what the scores of a row are")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the prepared files")
     add("--max-dropped", type=_not_negative, default=0, metavar="N", help="bad rows that may be dropped (default 0)")
+    add("--corpus", action="store_true", help="evaluate over a corpus of all eval documents")
     add("--seed", type=int, default=42, help="of the splits and of the documents' order (default 42)")
     add("--limit-eval", dest="limit", type=positive, metavar="N", help="keep the first N eval rows")
 
@@ -218,7 +218,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
     kind, form = require_kind(given.kind), TRAIN_FORMS[given.form]
     if kind not in form.kinds:
         parser.error(f"--form {given.form} has no place for --kind {kind}")
-    check_corpus(parser, given)
+    check_shared(parser, given)
     if given.sources and len(given.sources) != len(given.train_files):
         parser.error("--by-source takes a name for each file of --train")
     if given.min_validation and given.validation_ratio is None:
@@ -248,7 +248,6 @@ def _check_labels(parser: argparse.ArgumentParser, given: argparse.Namespace) ->
     """Decide on the target. Ends with code 2 where options of labels do not fit the kind, the form or each other."""
     if given.kind != "labelled" and (given.graded or given.target or given.group_size):
         parser.error("--target, --graded and --train-group-size go with --kind labelled")
-    check_label_range(parser, given)
     given.target = given.target or ("teacher" if given.form == MARGINS else "label")
     if given.scores_as_labels and given.target == "teacher":
         parser.error("--scores-as-labels leaves no scores for --target teacher")
@@ -260,14 +259,10 @@ def _check_labels(parser: argparse.ArgumentParser, given: argparse.Namespace) ->
         parser.error("--loss listwise_ce with --target teacher goes with --graded: scores are a distribution")
 
 
-def check_corpus(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
-    """End with code 2 where --corpus is asked for of rows without a query that could search it."""
+def check_shared(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """End with code 2 where an option of both stages does not fit the kind, or the labels' range is none."""
     if given.corpus and given.kind not in {"group", "labelled", "class"}:
         parser.error("--corpus goes with --kind group, labelled or class")
-
-
-def check_label_range(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
-    """End with code 2 where --min-label and --max-label are no range, or have nothing to do with the kind."""
     if given.kind != "labelled" and (given.min_label, given.max_label) != (None, None):
         parser.error("--min-label and --max-label go with --kind labelled")
     if given.kind != "labelled" and given.scores_as_labels:

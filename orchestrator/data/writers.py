@@ -7,7 +7,7 @@ import json
 import os
 import random
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -266,13 +266,3 @@ class RetrievalWriter:
 
 def _name(rank: int) -> str:
     return f"d{rank:06d}"
-
-
-def open_eval(
-    folder: Path, files: FileSet, *, seed: int, spool: Callable[[], BinaryIO] | None
-) -> EvalWriter | RetrievalWriter:
-    """Open eval.jsonl; with a `spool`, which opens a temporary file, as queries over a corpus.jsonl."""
-    stream = files.open(folder / EVAL)
-    if spool is None:
-        return EvalWriter(stream, seed)
-    return RetrievalWriter(stream, files.open(folder / CORPUS), spool(), seed)

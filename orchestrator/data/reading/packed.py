@@ -225,9 +225,8 @@ def decode_chunks(chunks: Iterator[bytes], encoding: str, path: Path) -> Iterato
             yield text.encode("utf-8", "replace")
 
 
-def refuse_binary(head: bytes, path: Path) -> None:
-    """Raise DataError when a file's first bytes are those of another encoding or of a container."""
-    refuse_container(head, path)
+def refuse_wide(head: bytes, path: Path) -> None:
+    """Raise DataError when a file's first bytes are UTF-16 or UTF-32."""
     if encoding := find_wide(head):
         message = f"the file looks like {encoding}"
         raise refuse("utf-16", message, path, line=1, hint=_advise(encoding))

@@ -158,11 +158,10 @@ class Source:
         head = contents.read(self._chunk_bytes)
         self.encoding = packed.find_encoding(head[: packed.SAMPLE_BYTES], self._asked)
         chunks = chain([head] if head else [], iter(partial(contents.read, self._chunk_bytes), b""))
+        packed.refuse_container(head, self.path)
         if self.encoding:
-            packed.refuse_container(head, self.path)
             return packed.decode_chunks(chunks, self.encoding, self.path)
-        if head:
-            packed.refuse_binary(head, self.path)
+        packed.refuse_wide(head, self.path)
         if not is_packed:
             self._text_start = len(_UTF8_BOM) if head.startswith(_UTF8_BOM) else 0
         return chunks
