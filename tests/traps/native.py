@@ -130,11 +130,11 @@ def write_rows(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def launch_two(folder: Path, *words: str) -> Ended:
+def launch_two(folder: Path, *words: str, env: dict[str, str] | None = None) -> Ended:
     """Run the words in two processes under Orch's launcher, which then looks for the proof that they were one group."""
     folder.mkdir()
     argv = [sys.executable, str(WORKERS), "launch", "--nproc_per_node", "2", "--checkpoints", str(folder / "output")]
     argv += [word.replace("OUTPUT", str(folder / "output")) for word in words]
-    env = {**os.environ, **_ENVIRONMENT, "HF_DATASETS_CACHE": str(folder / "cache")}
+    env = {**os.environ, **_ENVIRONMENT, "HF_DATASETS_CACHE": str(folder / "cache"), **(env or {})}
     done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300)
     return Ended(done.returncode, done.stdout, done.stderr, folder / "output")

@@ -390,19 +390,19 @@ def test_the_deepspeed_keys_that_orch_knows_are_those_that_deepspeed_looks_for(n
     assert near == set()  # none of DeepSpeed's own is taken for a misspelt one
 
 
-def test_two_processes_that_are_one_group_have_the_losses_of_one_with_the_whole_batch(native, rows):
+def test_two_processes_that_are_one_group_have_the_losses_of_one_with_the_whole_batch(native, rows, warm):
     same = {"train_data": rows(*make_groups(16)), "lora_dropout": 0.0, "dataloader_drop_last": True}
     one = native.train(DECODER, **same).require_success()
     words = spell({**native.argv, **same, "per_device_train_batch_size": 2, "save_strategy": "epoch"})
-    two = launch_two(native.folder / "two", "-m", DECODER, *words)
+    two = launch_two(native.folder / "two", "-m", DECODER, *words, env=warm)
     assert two.code == 0, two.stderr
     assert two.losses == pytest.approx(one.losses, abs=2e-4)
     assert sorted(path.name for path in two.output.glob("checkpoint-4/rng*")) == ["rng_state_0.pth", "rng_state_1.pth"]
 
 
-def test_two_processes_without_a_gpu_that_are_not_told_so_train_apart(native, rows):
+def test_two_processes_without_a_gpu_that_are_not_told_so_train_apart(native, rows, warm):
     apart = {"train_data": rows(*make_groups(4)), "use_cpu": None, "save_strategy": "epoch"}
-    ended = launch_two(native.folder / "apart", "-m", DECODER, *spell({**native.argv, **apart}))
+    ended = launch_two(native.folder / "apart", "-m", DECODER, *spell({**native.argv, **apart}), env=warm)
     assert len(ended.losses) == 2  # one step, told by two trainings
     assert ended.code == 1
     assert "2 processes have trained apart" in ended.stderr

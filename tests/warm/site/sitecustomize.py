@@ -6,6 +6,8 @@ import os
 import sys
 
 _FOLDER = os.environ.get("ORCH_TEST_WARM", "")
+_ONLY = os.environ.get("ORCH_TEST_WARM_ONLY", "").split()  # which workers; all, where nothing is said
+_MODULES = {"swift.cli.sft": "swift", "FlagEmbedding.finetune.reranker.decoder_only.base": "plain"}
 _WITH_SWIFT = {"package", "fresh"}  # workers that import ms-swift themselves
 
 
@@ -16,8 +18,8 @@ def _is_there(name: str) -> bool:
 def _choose(words: list[str]) -> str | None:
     """Return the warm process for a command line; None for what is no worker."""
     if words[:1] == ["-m"]:
-        return "swift" if words[1:2] == ["swift.cli.sft"] else None
-    if len(words) < 2 or not words[0].endswith("/orchestrator/workers"):
+        return None if _ONLY else _MODULES.get("".join(words[1:2]))
+    if len(words) < 2 or not words[0].endswith("/orchestrator/workers") or (_ONLY and words[1] not in _ONLY):
         return None
     is_of_swift = words[1] in _WITH_SWIFT or any(word.startswith("swift.") for word in words)
     return "swift" if is_of_swift and _is_there("swift") else "plain"
