@@ -35,23 +35,40 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Keep a file's tests in one process, for they share fixtures; all of tests/e2e, for they share real runs."""
+    """Keep a file's tests in one process, for they share fixtures; all of tests/e2e, for they share real runs.
+
+    What imports ms-swift into the tests' own process stays together too: that takes ten seconds.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "e2e" if nodeid.startswith("tests/e2e/") else nodeid.split("::", 1)[0]
+            path = nodeid.split("::", 1)[0]
+            return "e2e" if path.startswith("tests/e2e/") else "swift" if path in IMPORTS_SWIFT else path
 
     return ByFile(config, log)
 
 
+IMPORTS_SWIFT = {
+    f"tests/workers/test_{name}.py"
+    for name in ("chat_score", "package_chat", "package_embedding", "package_swift_encoder", "package_swift_reranker")
+}
+# Folders in the order in which they begin: the real runs, which keep two cores busy; what mostly waits, beside them; and
+# what takes long. Quick files come last, so that both processes end together.
+FIRST = ("e2e", "cluster", "process", "traps", "workers", "serving", "hubs")
 # Folders whose tests train, import a machine-learning library, or wait for real processes.
 SLOW = {"e2e", "workers", "traps", "process", "serving", "cluster"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the real runs, which take longest: what is quick fills the other process meanwhile."""
-    items.sort(key=lambda item: item.path.parent.name != "e2e")
+    """Begin with the real runs, which take longest."""
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(
+        key=lambda item: (
+            places.get(item.path.parent.name, len(FIRST)),
+            str(item.path.relative_to(ROOT)) not in IMPORTS_SWIFT,
+        )
+    )
     for item in items:
         if item.path.parent.name in SLOW:
             item.add_marker("slow")

@@ -88,11 +88,11 @@ def reproduce_killed_and_resumed(first: Path, folder: Path) -> Path:
     return run_killed_and_resumed(("reproduce", str(first)), folder, "04-train", "train_cross_encoder")
 
 
-def run_plain_bash(recipe: Path, folder: Path) -> Path:
+def run_plain_bash(recipe: Path, folder: Path, env: dict[str, str]) -> Path:
     """Render a smoke run, and let bash run it with no Orch process around it."""
     rendered = orch("render", str(recipe), "--smoke", "-o", str(folder))
     assert rendered.code == 0, rendered.err
-    done = subprocess.run(["bash", str(folder / "run.sh")], env=ENV, capture_output=True, text=True, check=False)
+    done = subprocess.run(["bash", str(folder / "run.sh")], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
 
@@ -120,9 +120,11 @@ SWIFT_RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "online_contrastive": ("qwen3_embedding_lora", (*LABELLED, "loss=online_contrastive")),
     "score_head": ("qwen3_reranker_native", ("train.task_type=reranker", "loss=pointwise")),
 }
-# Runs whose stages start alone; the others' are forks, also of a process that all tests share. FlagEmbedding has the run
-# by bash; the runs that are killed, and the demos, have residents of their own, as users' have.
+# Runs whose stages start alone; the others' are forks, also of a process that all tests share. The first starts each of
+# its stages so; the one by ms-swift, and FlagEmbedding's by bash, those that call the backend: training, merge and
+# package. The runs that are killed, and the demos, have residents of their own, as users' have.
 COLD = frozenset({"bge_pointwise", "qwen3_embedding_lora"})
+ALIKE = {"ORCH_TEST_WARM_ONLY": "tiny_model score"}  # the workers that are the same for every backend
 # every recipe whose model is a cross-encoder, but for that of the demo
 CROSS_ENCODER_RUNS = (
     "bge_reranker", "bge_pointwise", "bert_pointwise", "bert_ranknet", "llm_pointwise", "distill_llm_to_bert",
@@ -134,6 +136,13 @@ EMBEDDING_RUNS = (
 )  # fmt: skip
 
 
+def start_of(name: str, warm: dict[str, str]) -> dict[str, object]:
+    """Return how the stages of a run start, as `run_to_the_end` wants it."""
+    if name not in COLD:
+        return {"env": warm}
+    return {"warm": False, "env": warm | ALIKE if name in SWIFT_RUNS else ENV}
+
+
 CLASSES_STEPS = 26  # of two epochs over texts with classes, of which one is saved each
 
 
@@ -142,12 +151,9 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
     """The runs that the collected tests ask for, two at a time: most of each keeps one core busy."""
     wanted = {name for item in request.session.items for name in item.fixturenames}
     root = tmp_path_factory.mktemp("runs")
-    warm = None
-    if {"swift_runs", "cross_encoder_runs", "embedding_runs"} & wanted:
+    warm = ENV
+    if {"swift_runs", "cross_encoder_runs", "embedding_runs", "plain_bash"} & wanted:
         warm = ENV | request.getfixturevalue("warm_swift" if "swift_runs" in wanted else "warm")
-
-    def start_of(name: str) -> dict[str, object]:
-        return {"warm": False} if name in COLD else {"env": warm}
 
     reranker, embedding = recipes / "qwen3_reranker.yaml", recipes / "qwen3_embedding_lora.yaml"
     started: dict[str, Future[Path]] = {}
@@ -156,7 +162,7 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
         path, folder = recipes / f"{name}.yaml", root / "cross-encoder" / name
         jobs[name] = (
             "cross_encoder_runs",
-            partial(run_to_the_end, path, folder, "--smoke", **start_of(name)),
+            partial(run_to_the_end, path, folder, "--smoke", **start_of(name, warm)),
         )
     for name in EMBEDDING_RUNS:
         path, folder = recipes / f"{name}.yaml", root / "embedding" / name
@@ -174,11 +180,11 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
     argv = ("run", str(reranker), "--smoke")
     killed = partial(run_killed_and_resumed, argv, folder, "05-train", "decoder_only.base")
     jobs["killed"] = ("killed_and_resumed", killed)
-    jobs["bash"] = ("plain_bash", partial(run_plain_bash, reranker, root / "bash"))
+    jobs["bash"] = ("plain_bash", partial(run_plain_bash, reranker, root / "bash", warm | ALIKE))
     for name, (recipe, values) in SWIFT_RUNS.items():
         sets = ["--smoke", *(word for value in values for word in ("--set", value))]
         path, folder = recipes / f"{recipe}.yaml", root / "swift" / name
-        jobs[name] = ("swift_runs", partial(run_to_the_end, path, folder, *sets, **start_of(name)))
+        jobs[name] = ("swift_runs", partial(run_to_the_end, path, folder, *sets, **start_of(name, warm)))
     argv = ("run", str(embedding), "--smoke")
     killed = partial(run_killed_and_resumed, argv, root / "swift-killed", "04-train", "swift.cli.sft")
     jobs["swift-killed"] = ("swift_killed_and_resumed", killed)

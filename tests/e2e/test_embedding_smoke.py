@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import CLASSES_STEPS, EMBEDDING_RUNS, orch
+from tests.e2e.conftest import CLASSES_STEPS, EMBEDDING_RUNS, ENV, orch
 
 pytestmark = pytest.mark.smoke
 
@@ -56,11 +56,12 @@ def test_texts_with_classes_are_measured_by_what_finds_its_class_and_the_report_
     assert "not relevant" not in page
 
 
-def test_a_package_that_learned_classes_is_asked_and_shown_as_any_other(embedding_runs, recipes):
+def test_a_package_that_learned_classes_is_asked_and_shown_as_any_other(embedding_runs, recipes, warm):
     folder = embedding_runs["topic_embedding"]
     lines = (recipes.parent / "datasets_example" / "classes.eval.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [json.loads(line)["text"] for line in lines[:2]]
-    asked = orch("predict", str(folder), "-q", texts[0], "-d", texts[0], "-d", texts[1], "--json")
+    words = ("-q", texts[0], "-d", texts[0], "-d", texts[1])
+    asked = orch("predict", str(folder), *words, "--json", env=ENV | warm)
     assert asked.code == 0, asked.err
     assert asked.data[0]["score"] == pytest.approx(1, abs=1e-5)
     shown = orch("show", str(folder))

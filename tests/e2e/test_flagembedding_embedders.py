@@ -34,13 +34,13 @@ def m3(recipes, tmp_path_factory, warm):
 
 
 @pytest.fixture(scope="module")
-def icl(recipes, tmp_path_factory):
+def icl(recipes, tmp_path_factory, warm):
     """An LLM whose queries have examples of their batch in front and a mark behind, as bge-en-icl is trained."""
     folder = tmp_path_factory.mktemp("runs") / "icl"
     folder.mkdir()
     path, data = folder / "recipe.yaml", recipes.parent / "datasets_example"
     path.write_text(ICL.format(data=data))
-    return run_to_the_end(path, folder / "runs", "--smoke")
+    return run_to_the_end(path, folder / "runs", "--smoke", env=ENV | warm)
 
 
 @pytest.fixture(scope="module")

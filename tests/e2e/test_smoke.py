@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import SECRET, orch, processes_that_name
+from tests.e2e.conftest import ENV, SECRET, orch, processes_that_name
 
 pytestmark = pytest.mark.smoke
 
@@ -163,12 +163,13 @@ def test_the_folder_commands_read_the_run(killed_and_resumed, plain_bash):
     assert "no measurable difference" in compared.out
 
 
-def test_predict_scores_as_the_evaluation_did(killed_and_resumed):
+def test_predict_scores_as_the_evaluation_did(killed_and_resumed, warm):
     group = json.loads((killed_and_resumed / "data" / "eval.jsonl").read_text(encoding="utf-8").splitlines()[0])
     lines = (killed_and_resumed / "stages" / "08-evaluate" / "output" / "scores.jsonl").read_text().splitlines()
     measured = {row["docid"]: row["score"] for row in map(json.loads, lines) if row["qid"] == group["qid"]}
     pairs = [{"query": group["query"], "document": document["text"]} for document in group["documents"]]
-    done = orch("predict", str(killed_and_resumed), "--json", stdin="".join(json.dumps(pair) + "\n" for pair in pairs))
+    stdin = "".join(json.dumps(pair) + "\n" for pair in pairs)
+    done = orch("predict", str(killed_and_resumed), "--json", stdin=stdin, env=ENV | warm)
     assert done.code == 0, done.err
     scores = [row["score"] for row in done.data]
     assert scores == pytest.approx([measured[document["docid"]] for document in group["documents"]], abs=1e-4)
