@@ -188,9 +188,8 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
     argv = ("run", str(embedding), "--smoke")
     killed = partial(run_killed_and_resumed, argv, root / "swift-killed", "04-train", "swift.cli.sft")
     jobs["swift-killed"] = ("swift_killed_and_resumed", killed)
-    one_core = {**ENV, "OMP_NUM_THREADS": "1"}
     demos = {
-        name: partial(run_to_the_end, recipes / f"{name}.yaml", root / name, "--json", env=one_core)
+        name: partial(run_to_the_end, recipes / f"{name}.yaml", root / name, "--json")
         for name in ("demo", "demo_reranker")
     }
     with ThreadPoolExecutor(max_workers=2) as pool, ThreadPoolExecutor(max_workers=1) as beside:
@@ -205,7 +204,7 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
 
 @pytest.fixture(scope="session")
 def demo(started) -> Path:
-    """The demo. Its training takes one core here: with more, and beside other runs, its threads wait for each other."""
+    """The demo."""
     return started["demo"].result()
 
 

@@ -18,8 +18,6 @@ from orchestrator.workers.specs import ScoringSpec, load_raw_spec, parse_spec
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TQDM_DISABLE", "1")
-# on a busy machine two threads spin for each other: tiny matrices are ten times faster on one
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 WORKERS = Path(__file__).resolve().parents[2] / "orchestrator" / "workers"
 
