@@ -59,7 +59,7 @@ IMPORTS_SWIFT = {
 # what takes long. Quick files come last, so that both processes end together.
 FIRST = ("e2e", "cluster", "process", "traps", "workers", "serving", "hubs")
 # Folders whose tests train, import a machine-learning library, or wait for real processes.
-SLOW = {"e2e", "workers", "traps", "process", "serving", "cluster"}
+SLOW = {"e2e", "workers", "traps", "process", "serving", "cluster", "hubs"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
