@@ -143,6 +143,7 @@ def start_of(name: str, warm: dict[str, str]) -> dict[str, object]:
     return {"warm": False, "env": warm | ALIKE if name in SWIFT_RUNS else ENV}
 
 
+DEMOS = {"demo": (), "demo_reranker": ("--set", "train.num_train_epochs=1")}  # half of its training shows it already
 CLASSES_STEPS = 26  # of two epochs over texts with classes, of which one is saved each
 
 
@@ -189,8 +190,8 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
     killed = partial(run_killed_and_resumed, argv, root / "swift-killed", "04-train", "swift.cli.sft")
     jobs["swift-killed"] = ("swift_killed_and_resumed", killed)
     demos = {
-        name: partial(run_to_the_end, recipes / f"{name}.yaml", root / name, "--json")
-        for name in ("demo", "demo_reranker")
+        name: partial(run_to_the_end, recipes / f"{name}.yaml", root / name, "--json", *sets)
+        for name, sets in DEMOS.items()
     }
     with ThreadPoolExecutor(max_workers=2) as pool, ThreadPoolExecutor(max_workers=1) as beside:
         for name, job in demos.items():
