@@ -123,7 +123,7 @@ def test_a_state_is_hidden_by_its_box(page):
     assert page.ask(FOCUS) == "state-failed"
 
 
-def test_chosen_runs_are_drawn_over_each_other_and_named_for_a_comparison(page, five):
+def test_chosen_runs_are_drawn_over_each_other_and_named_for_a_comparison(page):
     for _ in range(2):
         page.ask("document.querySelector('#body tr:not(.chosen) input').focus()")
         page.press(" ")
@@ -131,9 +131,7 @@ def test_chosen_runs_are_drawn_over_each_other_and_named_for_a_comparison(page, 
     legend = page.ask("[...document.querySelectorAll('#losses .legend span')].map((name) => name.textContent)")
     assert legend == ["qwen3-reranker-20261129-000001", "qwen3-reranker-20261129-000002"]
     assert (count(page, "#parallel path.chosen"), count(page, "#scatter circle.chosen")) == (2, 2)
-    assert page.ask("document.getElementById('compare').textContent") == " ".join(
-        ["orch compare", *(f"{five}/{name}" for name in legend)]
-    )
+    assert page.ask("document.getElementById('compare').textContent") == " ".join(["orch compare", *legend])
     focus(page, "clear")
     page.press("Enter")
     assert page.ask("document.getElementById('chosen').hidden") is True
