@@ -8,17 +8,10 @@ from typing import Any
 
 import msgspec
 
+from orchestrator.backends import trainer
 from orchestrator.backends.arguments import load_arguments, load_words
 from orchestrator.backends.protocol import WORKER_IMPORTS, Backend, Found, Job, SmokeScale, Training
 from orchestrator.backends.sharing import SHARING_ARGUMENTS, count_step_rows, deepspeed_environment, load_deepspeed
-from orchestrator.backends.trainer import (
-    ArgumentList,
-    deterministic_environment,
-    finish_training,
-    put_determinism,
-    put_fixed,
-    put_hardware,
-)
 from orchestrator.backends.trainer_checks import COMMON, Condition, check_deepspeed, check_trainer
 from orchestrator.errors import Problem
 from orchestrator.logs.patches import Remedies
@@ -106,7 +99,7 @@ def _smoke_scale(job: Job) -> SmokeScale:
 
 
 def _build_training(job: Job, *, model: str, data: str, output: str) -> Training:
-    found = ArgumentList(job.backend.translate(job))
+    found = trainer.ArgumentList(job.backend.translate(job))
     own: list[Own] = []
     if job.model.family == "decoder":
         why = "FlagLLMReranker puts it in front at inference by default; training would not"
@@ -129,7 +122,7 @@ def _build_training(job: Job, *, model: str, data: str, output: str) -> Training
 
 def build_training(
     job: Job,
-    found: ArgumentList,
+    found: trainer.ArgumentList,
     module: str,
     *,
     output: str,
@@ -143,8 +136,8 @@ def build_training(
     for `_keys_to_ignore_on_save` (FlagEmbedding issue 1144).
     """
     translation, values = job.backend.translate(job), found.values()
-    env = deepspeed_environment(job) | deterministic_environment(job, values["seed"])
-    return finish_training(
+    env = deepspeed_environment(job) | trainer.deterministic_environment(job, values["seed"])
+    return trainer.finish_training(
         job,
         found,
         template="flagembedding/train.j2",
@@ -164,7 +157,7 @@ def _deepspeed_file(job: Job) -> str:
 
 
 def put_arguments(
-    job: Job, found: ArgumentList, own: Iterable[Own], *, model: str, train_files: list[str], output: str
+    job: Job, found: trainer.ArgumentList, own: Iterable[Own], *, model: str, train_files: list[str], output: str
 ) -> None:
     """Add the train command's arguments in reading order: model, data, LoRA, training, saving, hardware.
 
@@ -196,11 +189,11 @@ def put_arguments(
     if not {"save_strategy", "save_steps"} & found.given.keys():
         found.put("save_strategy", "epoch", "orch", "a run that is interrupted continues from the last epoch")
     found.put("save_total_limit", 2, "orch", "checkpoints fill disks")
-    put_fixed(found, job)
-    put_hardware(found, job)
+    trainer.put_fixed(found, job)
+    trainer.put_hardware(found, job)
     if job.deepspeed_text:
         found.put("deepspeed", str(job.run_dir / _deepspeed_file(job)), "recipe", "deepspeed")
-    put_determinism(found, job)
+    trainer.put_determinism(found, job)
 
 
 def _explain_scores(values: Mapping[str, Any]) -> tuple[Note, ...]:

@@ -6,21 +6,10 @@ from typing import Any
 
 import msgspec
 
+from orchestrator.backends import scorers
 from orchestrator.backends.embeddings import Embedding, read_own
 from orchestrator.backends.known_models import refuse_layerwise
 from orchestrator.backends.protocol import Job, Training, eval_kind
-from orchestrator.backends.scorers import (
-    AS_VECTORS,
-    BI_ENCODER_TOKENS,
-    DTYPES,
-    QWEN3_INSTRUCTION,
-    QWEN3_PROMPT_TOKENS,
-    SCORERS,
-    build_scoring,
-    default_batch_size,
-    find_format,
-    load_own_spec,
-)
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.recipe.plan import Note
 
@@ -115,9 +104,9 @@ def find_teacher_spec(job: Job) -> dict[str, Any] | Problem:
     if teacher.brings_code and not teacher.trust_remote_code:
         hint = "read it, then say teacher: {path: …, trust_remote_code: true}; or take a teacher without code"
         return Problem(f"the teacher {teacher.name} brings Python code along, and does not load without it", hint)
-    spec = build_scoring(
+    spec = scorers.build_scoring(
         teacher,
-        dtype=DTYPES[job.hardware.precision],
+        dtype=scorers.DTYPES[job.hardware.precision],
         name=TEACHER,
         label=f"teacher: {teacher.name}",
         max_length=said.max_length,
@@ -125,9 +114,11 @@ def find_teacher_spec(job: Job) -> dict[str, Any] | Problem:
         batch_size=said.batch_size,
     )
     if isinstance(spec, Problem):
-        unknown = load_own_spec(teacher) is None and find_format(teacher) is None
+        unknown = scorers.load_own_spec(teacher) is None and scorers.find_format(teacher) is None
         in_recipe = f"say it: teacher: {{path: {teacher.name}, native: …}}, {_NATIVES}"
-        else_ = "name a whole SentenceTransformer, such as BAAI/bge-m3" if spec.hint == AS_VECTORS else spec.hint
+        else_ = (
+            "name a whole SentenceTransformer, such as BAAI/bge-m3" if spec.hint == scorers.AS_VECTORS else spec.hint
+        )
         return Problem(spec.message, in_recipe if unknown else else_, spec.where)
     return {**spec, **({"base_name": "a tiny random model"} if job.smoke else {})}
 
@@ -135,14 +126,14 @@ def find_teacher_spec(job: Job) -> dict[str, Any] | Problem:
 def _baseline(job: Job, training: Training, name: str, native: dict[str, Any] | None) -> System:
     scoring = training.scoring if native is None else native
     own = native is not None or (name == "native" and scoring["scorer"] in {"qwen3-native", "flag-llm-reranker"})
-    called = SCORERS.get(scoring["scorer"], {})
+    called = scorers.SCORERS.get(scoring["scorer"], {})
     label = called["base"] if own else called.get("trained") or "base model in the format of the training"
     return _build_system(job, name, scoring, label, f"Score the untouched {label}")
 
 
 def _packaged_head(job: Job) -> dict[str, Any] | None:
     """Return how a packaged LLM with a head says that it is scored; None for any other base model."""
-    own = load_own_spec(job.model) if job.model.score_head and job.model.native is None else None
+    own = scorers.load_own_spec(job.model) if job.model.score_head and job.model.native is None else None
     return {key: value for key, value in own.items() if key not in _OF_SYSTEM} if isinstance(own, dict) else None
 
 
@@ -162,13 +153,15 @@ def _native(job: Job, training: Training) -> dict[str, Any] | None:
     if native == "flag-llm-reranker":  # with the training's lengths, where that is FlagEmbedding's too
         return (training.scoring if scorer == native else spec) | _FLAG_LLM_MARKS
     if native == "bi-encoder":  # it reads query and document apart, up to its own length
-        spec["max_length"] = max(max_length, BI_ENCODER_TOKENS)
+        spec["max_length"] = max(max_length, scorers.BI_ENCODER_TOKENS)
         own = read_own(job.model)
         spec |= own.instructions() if isinstance(own, Embedding) else {}
     if native in {"qwen3-native", "qwen3-score-head"}:
         if not job.backend.length_counts_prompt:
-            spec["max_length"] += QWEN3_PROMPT_TOKENS
-        spec["instruction"] = job.recipe.data.instruction or job.recipe.evaluate.instruction or QWEN3_INSTRUCTION
+            spec["max_length"] += scorers.QWEN3_PROMPT_TOKENS
+        spec["instruction"] = (
+            job.recipe.data.instruction or job.recipe.evaluate.instruction or scorers.QWEN3_INSTRUCTION
+        )
     return spec
 
 
@@ -181,7 +174,7 @@ def _native_embedding(job: Job, training: Training) -> dict[str, Any]:
     if job.kind == "pair":
         return training.scoring
     if job.backend.embeds_by and job.model.family == "decoder":
-        return training.scoring | ({} if prompt else {"query_prompt": f"Instruct: {QWEN3_INSTRUCTION}\nQuery:"})
+        return training.scoring | ({} if prompt else {"query_prompt": f"Instruct: {scorers.QWEN3_INSTRUCTION}\nQuery:"})
     if not isinstance(own, Embedding):
         return training.scoring
     told = {} if own.takes_task(prompt) else {"query_prompt": own.query, "document_prompt": own.document}
@@ -194,9 +187,9 @@ def _build_system(job: Job, name: str, scoring: dict[str, Any], label: str, titl
         "version": 1,
         "name": name,
         "label": label,
-        "dtype": DTYPES[job.hardware.precision],
+        "dtype": scorers.DTYPES[job.hardware.precision],
         "trust_remote_code": job.model.trust_remote_code,
-        "batch_size": job.recipe.evaluate.batch_size or default_batch_size(scoring["scorer"], job.model.family),
+        "batch_size": job.recipe.evaluate.batch_size or scorers.default_batch_size(scoring["scorer"], job.model.family),
         **({"base_name": "a tiny random model"} if job.smoke else {}),
         **scoring,
     }
