@@ -75,6 +75,26 @@ def test_what_measures_nothing_does_without_the_packages_of_the_report(root):
     subprocess.run([sys.executable, "-c", f"{hidden}; {imports}"], check=True, cwd=root)
 
 
+def test_a_check_compiles_no_record_of_its_rooms_at_its_start(tmp_path, root):
+    # a frozen dataclass is text that Python 3.11 compiles, half a millisecond each (docs/decisions/0102)
+    rooms = ("backends", "plan", "recipe", "checks", "evaluation", "logs")
+    program = (
+        "import sys; from orchestrator.cli import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "own = [one for name, one in sys.modules.items() if name.split('.')[:1] == ['orchestrator']]\n"
+        "own = {one.__name__: one for one in own if set(one.__name__.split('.')[1:2]) & set(ROOMS)}\n"
+        "kinds = [kind for one in own.values() for kind in vars(one).values() if isinstance(kind, type)]\n"
+        "print(len(own), [one.__name__ for one in kinds if one.__module__ in own and '__dataclass_fields__' in vars(one)])"
+    ).replace("ROOMS", str(rooms))
+    recipe = str(root / "recipes" / "qwen3_reranker.yaml")
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    ask = [sys.executable, "-c", program, "check", recipe, "--hardware", "cpu"]
+    said = subprocess.run(ask, check=True, capture_output=True, text=True, cwd=tmp_path, env=env).stdout
+    number, found = said.splitlines()[-1].split(" ", 1)
+    assert int(number) > 20
+    assert found == "[]"
+
+
 def test_no_pattern_of_the_schema_counts_letters_of_all_alphabets(root):
     # pydantic's engine writes the class out as often: [\w.-]{0,99} took a tenth of the time of `orch check`
     patterns = re.findall(r'"pattern": (".*")', (root / "recipes" / "recipe.schema.json").read_text())
