@@ -378,7 +378,7 @@ def _supervise(plan: Plan, run: RunDir, asked: Asked) -> int:
     say(f"run folder: {run.root}", err=True)
     warmed = Residents(find_imports(plan)) if asked.warm else nullcontext()
     with listening(plan, run, quiet=asked.as_json) as hear, warmed as residents:
-        return run_plan(plan, run, listener=hear, residents=residents, others=find_others(run)).exit_code
+        return run_plan(plan, run, listener=hear, residents=residents, reusable_runs=find_others(run)).exit_code
 
 
 def _finish(plan: Plan, run: RunDir, asked: Asked) -> Result:

@@ -29,12 +29,12 @@ from orchestrator.data.sides import (
     KEEP_OVERLAP,
     SALTS,
     AllOrNone,
-    Cut,
     LabelSources,
-    Order,
     Overlap,
+    RankableRows,
     Side,
     Sink,
+    SplitDraw,
     find_threshold,
 )
 from orchestrator.errors import Problem, Where
@@ -78,21 +78,21 @@ class _Pass:
         ratios = {"eval": request.eval_ratio, "validation": request.validation_ratio}
         if thresholds is None:
             thresholds = {name: find_threshold(ratio) for name, ratio in ratios.items() if ratio is not None}
-        self.cuts = {name: Cut(cut, request.seed, SALTS[name]) for name, cut in thresholds.items()}
-        self.has_eval = bool(request.eval_files) or "eval" in self.cuts
+        self.draws = {name: SplitDraw(cut, request.seed, SALTS[name]) for name, cut in thresholds.items()}
+        self.has_eval = bool(request.eval_files) or "eval" in self.draws
         self.findings = Findings()
         self.bad = BadRows()
         kind = request.rules.kind
         self.fit = fit = LossFit(request.requirements, takes_scores=request.takes_scores)
         self.train = Side("train", kind, request.limit_train, sinks[0], fit)
         self.eval = Side("eval", kind, request.limit_eval, sinks[1], None)
-        self.order = Order()
+        self.rankable = RankableRows()
         self.validation = Side("validation", kind, request.limit_validation, sinks[2], fit)
         self.in_batch = InBatchNegatives(fit.loss) if fit.loss and fit.takes_batch else None
         self.eval_rules = replace(request.rules, needs_scores=False)  # the teacher scores training files only
         budget = request.budget
         limit = budget if isinstance(budget, tokens.TokenLimit) and budget.truncation == "drop" else None
-        self.drop_above = limit and limit.max_tokens
+        self.most_tokens = limit and limit.max_tokens
         self.samples = AllOrNone()
         self.sources: list[Source] = []  # those that were opened so far
         self.unread = RepeatedProblems()
@@ -107,7 +107,7 @@ class _Pass:
     def sides(self) -> list[Side]:
         sides = [self.train] if self.request.train_files else []
         sides += [self.eval] if self.has_eval else []
-        return [*sides, self.validation] if "validation" in self.cuts else sides
+        return [*sides, self.validation] if "validation" in self.draws else sides
 
     def run(self) -> PassResult:
         request = self.request
@@ -125,14 +125,14 @@ class _Pass:
                     spool = tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=request.spool_folder)  # noqa: SIM115
                     side.merger, side.ledger.merged = Merger(spools.enter_context(spool)), 0
             for shown, record in self._records(request.eval_files, self.eval):
-                self._offer(self.eval, shown, record)
+                self._keep_or_merge(self.eval, shown, record)
             for shown, record in self._records(request.train_files, self.train):
-                self._take_train(shown, record)
+                self._choose_side(shown, record)
             for side in self.sides:
                 for shown, group, rows in side.merger.groups() if side.merger else ():
                     side.ledger.merged = (side.ledger.merged or 0) + rows - 1
-                    self._offer_whole(side, shown, group)
-                self._keep_all(side, side.queue.flush())
+                    self._keep_if_learnable(side, shown, group)
+                self._keep_counted(side, side.queue.flush())
         if self.on_progress:
             self.on_progress(self.bytes_done, self.bytes_total)
         return self._finish()
@@ -160,12 +160,12 @@ class _Pass:
             self.sources.append(source)
             for row in islice(source.rows(), self.request.first_rows):
                 side.ledger.rows_in += 1
-                if record := self._take(shown, row, source, side):
+                if record := self._read_row(shown, row, source, side):
                     yield shown, record
             side.ledger.files += [
-                InputFile(show_path(one.path), one.sha256, one.rows_in) for one in (source, *source.beside)
+                InputFile(show_path(one.path), one.sha256, one.rows_in) for one in (source, *source.text_files)
             ]
-            texts = source.beside if self.request.corpus and (side is self.eval or "eval" in self.cuts) else ()
+            texts = source.text_files if self.request.corpus and (side is self.eval or "eval" in self.draws) else ()
             for one in texts[:1]:  # the corpus; behind it the queries
                 message = f"{one.name} has {one.rows_in} documents: those that no row names are not searched"
                 self.findings.warn("corpus-in-part", message, example=shown)
@@ -182,7 +182,7 @@ class _Pass:
         is_text = source.is_text_table
         return row.fault or check_row(row.value, source=source.name, line=row.line, rules=rules, numeric_text=is_text)
 
-    def _take(self, path: str, row: Row, source: Source, side: Side) -> Record | None:
+    def _read_row(self, path: str, row: Row, source: Source, side: Side) -> Record | None:
         """Return the record of a row, None where it is bad, says nothing new, or has nothing to learn."""
         if self.unseen_columns and isinstance(row.value, dict):
             self.unseen_columns.difference_update(row.value)
@@ -214,15 +214,15 @@ class _Pass:
     def _find_new(self, checked: Accepted, side: Side, row: Row) -> Record | Fault | None:
         """Return a row's record, of a labelled one what is new in it; None where an earlier row has said it all."""
         record = checked.record
-        spot = None
+        position = None
         if row.offset is not None and (checked.has_distinct_documents or isinstance(record, ScoredPair)):
-            spot = (len(self.sources) << _OFFSET_BITS) + row.offset  # never 0: sources count from 1
-        return side.earlier.take(record, spot, partial(self._reread, side))
+            position = (len(self.sources) << _OFFSET_BITS) + row.offset  # never 0: sources count from 1
+        return side.earlier.take(record, position, partial(self._reread, side))
 
-    def _reread(self, side: Side, spot: int) -> Record | None:
+    def _reread(self, side: Side, position: int) -> Record | None:
         """Return the record of an earlier row, None where its file has changed meanwhile."""
-        source = self.sources[(spot >> _OFFSET_BITS) - 1]
-        row = source.reread(spot & _OFFSETS)
+        source = self.sources[(position >> _OFFSET_BITS) - 1]
+        row = source.reread(position & _OFFSETS)
         checked = self._check(row, source, side) if row else None
         return checked.record if isinstance(checked, Accepted) else None
 
@@ -239,29 +239,29 @@ class _Pass:
             if count:
                 self.findings.warn(code, REASONS[code].says, count=count, example=place)
 
-    def _take_train(self, path: str, record: Record) -> None:
+    def _choose_side(self, path: str, record: Record) -> None:
         if (self.request.eval_files or self.request.seen) and self.overlap.drops_leak(self.train.ledger, path, record):
             return
         side = self.train
-        if "eval" in self.cuts and self.cuts["eval"].takes(record.split_text):
+        if "eval" in self.draws and self.draws["eval"].takes(record.split_text):
             side = self.eval
             self.train.ledger.moved_to_eval += 1
-        elif "validation" in self.cuts and self.cuts["validation"].takes(record.split_text):
+        elif "validation" in self.draws and self.draws["validation"].takes(record.split_text):
             side = self.validation
             self.train.ledger.moved_to_validation += 1
         side.ledger.rows_in += side is not self.train
-        self._offer(side, path, record)
+        self._keep_or_merge(side, path, record)
 
-    def _offer(self, side: Side, path: str, record: Record) -> None:
+    def _keep_or_merge(self, side: Side, path: str, record: Record) -> None:
         """Keep a record, now or when all rows of its query are there."""
         if side is self.eval:
             self.overlap.note_eval(record)
         if side.merger and isinstance(record, LabelledGroup):
             side.merger.add(path, record)
         else:
-            self._offer_whole(side, path, record)
+            self._keep_if_learnable(side, path, record)
 
-    def _offer_whole(self, side: Side, path: str, record: Record) -> None:
+    def _keep_if_learnable(self, side: Side, path: str, record: Record) -> None:
         """Keep a record, at once or when its tokens are counted, unless the trainer could not use it."""
         if side.fit:
             if left_out := side.fit.find_useless(record):
@@ -278,25 +278,25 @@ class _Pass:
             record = side.fit.draw(path, record, self.findings)
         elif useless := explain_unmeasurable(record, corpus=self.request.corpus):
             self.findings.warn("nothing-to-rank", useless, example=f"{path}:{record.line}")
-        self._keep_all(side, side.queue.put(path, record))
+        self._keep_counted(side, side.queue.put(path, record))
 
-    def _keep_all(self, side: Side, measured: Iterable[tokens.Measurement]) -> None:
+    def _keep_counted(self, side: Side, measured: Iterable[tokens.Measurement]) -> None:
         for path, record, lengths in measured:
             if side is self.train:
                 self.fit.note_labels(record)
                 if self.in_batch:
                     self.in_batch.add(record)
-            if side.fit and lengths and self.drop_above and any(lengths.cut.values()):
+            if side.fit and lengths and self.most_tokens and any(lengths.cut.values()):
                 parts = ", ".join(f"{n} {part}" for part, n in lengths.cut.items() if n)
-                message = f"more than {self.drop_above} tokens: {parts} ({lengths.tokens_cut} tokens beyond)"
+                message = f"more than {self.most_tokens} tokens: {parts} ({lengths.tokens_cut} tokens beyond)"
                 self._drop_bad(side, path, record.line, build_fault("too-long", message))
             elif side.keep(path, record, lengths, self.findings):
                 if side is self.eval:
                     self.overlap.note_kept_eval(record)
                 elif side is self.validation:
-                    self.order.note(record)
+                    self.rankable.note(record)
                 elif side is self.train and self.has_eval:
-                    self.overlap.note_kept_train(record, is_split="eval" in self.cuts)
+                    self.overlap.note_kept_train(record, is_split="eval" in self.draws)
                 if side.fit:
                     side.fit.note(path, record, self.findings)
 
@@ -324,7 +324,7 @@ class _Pass:
         refusals += self.in_batch.finish(self.findings) if self.in_batch else []
         refusals += self._find_samples()
         if self.request.ranks_validation and self.validation.ledger.kept and self.request.first_rows is None:
-            refusals += self.order.problem()
+            refusals += self.rankable.problem()
         self.overlap.warn_shared()
         stats: dict[str, Any] = {"version": STATS_VERSION, "kind": self.request.rules.kind}
         for side in self.sides:
@@ -361,16 +361,16 @@ class _Pass:
 
     def _adjust(self) -> dict[str, int] | None:
         """Return the thresholds of another pass, or None; for validation only where that for eval is right."""
-        for name, cut in self.cuts.items():
+        for name, cut in self.draws.items():
             if cut.adjusted is not None:
-                return {other: one.threshold for other, one in self.cuts.items()} | {name: cut.adjusted}
+                return {other: one.threshold for other, one in self.draws.items()} | {name: cut.adjusted}
         return None
 
     def _find_empty_side(self, ledger: Ledger) -> list[Problem]:
         for name, found in reversed(ledger.sides.items()):
             if found.kept:
                 continue
-            cut = self.cuts.get("validation" if name == "validation" else "eval")
+            cut = self.draws.get("validation" if name == "validation" else "eval")
             if cut and cut.has_one_query:
                 why = "no validation can be split off" if name == "validation" else "they cannot be split"
                 return [problem_of("too-few-queries", f"all usable rows have one query, so that {why}")]

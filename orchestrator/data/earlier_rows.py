@@ -187,14 +187,16 @@ class EarlierRows:
     """
 
     def __init__(self) -> None:
-        self._spots = DigestMap()  # of each query that one row has so far, where that stands; 0: its rows are known
+        self._positions = DigestMap()  # of each query that one row has so far, where that stands; 0: its rows are known
         self._rows = DigestSet()
         self._labels, self._sides = KnownLabels(), KnownSides()
 
-    def take(self, record: Record, spot: int | None, reread: Callable[[int], Record | None]) -> Record | Fault | None:
+    def take(
+        self, record: Record, position: int | None, reread: Callable[[int], Record | None]
+    ) -> Record | Fault | None:
         """Return the record, None where an earlier row said the same, or the fault of a document on both sides.
 
-        Of a labelled record what is new is returned. `spot` is from where `reread` reads the record again; None: it
+        Of a labelled record what is new is returned. `position` is from where `reread` reads the record again; None: it
         cannot be, or must be compared with itself.
         """
         if isinstance(record, LabelledGroup):
@@ -202,19 +204,19 @@ class EarlierRows:
             return (self._sides.take(new) or new) if isinstance(new, LabelledGroup) else new
         if isinstance(record, records.ClassText):
             own = hash(record.label) & _BITS
-            if self._spots.put(digest((loose_key(record.text),)), own) != own:
+            if self._positions.put(digest((loose_key(record.text),)), own) != own:
                 message = f"the text {quote(record.text)} has the class {record.label}, and another in an earlier row"
                 return build_fault("conflicting-labels", message)
         if not isinstance(record, RankingGroup | ScoredPair):
             return record if self._rows.add(digest(record.identity)) else None
         key = digest((loose_key(record.split_text),))
-        earlier = self._spots.get(key)
+        earlier = self._positions.get(key)
         if earlier is None:
-            self._spots.put(key, spot or 0)
-            if spot:
+            self._positions.put(key, position or 0)
+            if position:
                 return record
         elif earlier:
-            self._spots.change(key, 0)
+            self._positions.change(key, 0)
             if first := reread(earlier):
                 self._note(first)
         return self._note(record)

@@ -45,7 +45,7 @@ def find_threshold(eval_ratio: float) -> int:
     return int(eval_ratio * _RANGE)
 
 
-class Cut:
+class SplitDraw:
     """Parts queries by their draws: those below `threshold` go to another side."""
 
     def __init__(self, threshold: int, seed: int, salt: str = "") -> None:
@@ -178,7 +178,7 @@ class Side:
         return True
 
 
-class Order:
+class RankableRows:
     """Whether an order of the rows that it has seen can be measured, by which the best checkpoint is found.
 
     A query of a labelled group needs a relevant document and another one, in any of its rows, and pairs need two

@@ -16,7 +16,7 @@ from orchestrator.data.reading.json_rows import Row
 from orchestrator.data.reading.readers import Source
 from orchestrator.data.reasons import REASONS, Fault, refuse
 from orchestrator.data.rows.checks import find_split_text
-from orchestrator.data.sides import Cut, find_threshold
+from orchestrator.data.sides import SplitDraw, find_threshold
 from orchestrator.data.writers import FileSet, refuse_existing
 from orchestrator.errors import DataError, Where
 
@@ -58,26 +58,26 @@ def split_file(
         raise refuse("output-exists", "both sides would be written here", out_train)
     if find_ending(path) in {*DELIMITERS, SHEET, PARQUET, *ARROW}:
         raise _refuse_table(path)
-    cut = Cut(find_threshold(eval_ratio), seed)
+    draw = SplitDraw(find_threshold(eval_ratio), seed)
     bad = BadRows()
     source = Source(path, encoding=encoding)
     for row in source.rows():
-        if source.beside and not row.raw:  # several judgements of one query
+        if source.text_files and not row.raw:  # several judgements of one query
             raise _refuse_table(path)
         found = row.fault or find_split_text(row.value, columns or {})
         if isinstance(found, Fault):
             bad.add(found, path, row.line)
         else:
-            cut.takes(found[0])
+            draw.takes(found[0])
     bad.require_few()
-    if cut.has_one_query:
+    if draw.has_one_query:
         raise DataError(
             "too-few-queries: all rows have one query, so that they cannot be split",
             hint=REASONS["too-few-queries"].remedy,
             where=Where(str(path)),
         )
-    cut.threshold = cut.threshold if cut.adjusted is None else cut.adjusted
-    return _write(Source(path, encoding=encoding), (out_train, out_eval), cut, columns or {})
+    draw.threshold = draw.threshold if draw.adjusted is None else draw.adjusted
+    return _write(Source(path, encoding=encoding), (out_train, out_eval), draw, columns or {})
 
 
 def _refuse_table(path: Path) -> DataError:
@@ -85,7 +85,7 @@ def _refuse_table(path: Path) -> DataError:
     return refuse("unknown-ending", "only JSON Lines and JSON lists can be split", path, hint=hint)
 
 
-def _write(source: Source, outs: tuple[Path, Path], cut: Cut, columns: Mapping[str, str]) -> SplitReport:
+def _write(source: Source, outs: tuple[Path, Path], draw: SplitDraw, columns: Mapping[str, str]) -> SplitReport:
     rows = [0, 0]
     queries = (DigestSet(), DigestSet())
     learnt = Counter[str]()  # of each class how many different texts it has for training
@@ -96,7 +96,7 @@ def _write(source: Source, outs: tuple[Path, Path], cut: Cut, columns: Mapping[s
             if isinstance(found, Fault):  # the first pass has refused all such
                 continue
             text, class_name = found
-            side = int(cut.takes(text))  # 0 for train, 1 for eval
+            side = int(draw.takes(text))  # 0 for train, 1 for eval
             _append(streams[side], row, is_first=not rows[side], in_list=source.holds_list)
             rows[side] += 1
             is_new = queries[side].add(digest((loose_key(text),)))

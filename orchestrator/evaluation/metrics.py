@@ -285,15 +285,15 @@ def _count_changes(kind: str, source: Mapping[str, Any], export: Mapping[str, An
     rankings = [(one, export.get(row, {})) for row, one in source.items()] if nested else [(source, export)]
     pairs = [sorted((first[name], second[name]) for name in first.keys() & second.keys()) for first, second in rankings]
     scores = [score for first, _ in rankings for score in first.values()]
-    turned = [_count_turned(one) for one in pairs]
+    discordant = [_count_discordant(one) for one in pairs]
     possible = sum(len(one) * (len(one) - 1) // 2 for one in pairs)
     return {
         **_spread([abs(after - before) for one in pairs for before, after in one]),
         "lowest": min(scores, default=None),
         "highest": max(scores, default=None),
         "rankings": len(pairs),
-        "reordered": sum(count > 0 for count in turned),
-        "discordant": sum(turned) / possible if possible else 0.0,
+        "reordered": sum(count > 0 for count in discordant),
+        "discordant": sum(discordant) / possible if possible else 0.0,
     }
 
 
@@ -301,16 +301,16 @@ def _spread(changes: Sequence[float]) -> dict[str, float | None]:
     return {"largest": max(changes, default=None), "mean": math.fsum(changes) / len(changes) if changes else None}
 
 
-def _count_turned(pairs: Sequence[tuple[float, float]]) -> int:
-    """Return how many of the sorted (before, after) have their order turned round; what ties on a side does not."""
+def _count_discordant(pairs: Sequence[tuple[float, float]]) -> int:
+    """Return how many pairs of the sorted (before, after) stand in the other order after; ties count as no change."""
     seen: list[float] = []
-    turned = 0
+    discordant = 0
     for _, tied in groupby(pairs, key=itemgetter(0)):
         values = [after for _, after in tied]
-        turned += sum(len(seen) - bisect_right(seen, value) for value in values)
+        discordant += sum(len(seen) - bisect_right(seen, value) for value in values)
         for value in values:
             insort(seen, value)
-    return turned
+    return discordant
 
 
 def load_scoring(path: Path) -> dict[str, Any]:

@@ -250,7 +250,7 @@ def judge(error: OrchError, run: RunDir, *, tries: int = TRIES) -> OrchError:
 def explain_stop(interrupts: Interrupts, folder: RunDir, at: str) -> InterruptedRunError | TakenAwayError:
     """Return what a run, or a sweep in that folder, ends with that was asked to stop `at` a stage or a trial."""
     hint = GO_ON.fill(folder.root)
-    if interrupts.taken and not folder.stop_asked.exists():
+    if interrupts.taken and not folder.stop_requested.exists():
         return TakenAwayError(TAKEN_AT.fill(at), hint=hint)
     return InterruptedRunError(STOPPED_AT.fill(at), hint=hint)
 

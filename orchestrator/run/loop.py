@@ -110,7 +110,7 @@ class _Run:
     watch: Watch
     poll_s: float
     residents: Residents | None
-    others: Sequence[RunDir] = ()
+    reusable_runs: Sequence[RunDir] = ()
 
     def limits(self, stage: Stage) -> Limits:
         return Limits(stage.timeout_s, self.watch.stall_timeout_s, self.poll_s, self._count_rows(stage))
@@ -143,14 +143,14 @@ def run_plan(
     stall_s: float | None = None,
     poll_s: float = 0.2,
     residents: Residents | None = None,
-    others: Sequence[RunDir] = (),
+    reusable_runs: Sequence[RunDir] = (),
 ) -> RunOutcome:
     """Run every stage of `plan` that is not done; the same call starts a run and resumes one.
 
     Signals are caught when `interrupts` is not given; `timeouts` and `stall_s` go before the recipe's
     `launch.stop_patience_s` and `watch.stall_timeout_s`.
     Stages are forks of `residents` where these can. What comes before the training and is the same in one of the
-    `others`, run folders of this user's own, is taken from there.
+    `reusable_runs`, run folders of this user's own, is taken from there.
     Raises RunFolderError (busy, moved, not writable), StageFailedError (or DataError, PreflightError from Orch's own
     stages), StalledError, InterruptedRunError.
     """
@@ -162,7 +162,7 @@ def run_plan(
     with ExitStack() as stack:
         stack.enter_context(held_lock(run_dir))
         refuse_links(plan, run_dir)
-        run_dir.stop_asked.unlink(missing_ok=True)
+        run_dir.stop_requested.unlink(missing_ok=True)
         counted = interrupts or stack.enter_context(counted_interrupts())
         events = EventLog(run_dir.events_jsonl, clock.time, listener)
         patience = (plan.recipe.get("launch") or {}).get("stop_patience_s")
@@ -172,7 +172,7 @@ def run_plan(
         watch = load_watch(plan)
         if stall_s is not None:
             watch = watch.model_copy(update={"stall_timeout_s": stall_s})
-        run = _Run(plan, run_dir, deps, state, watch, poll_s, residents, others)
+        run = _Run(plan, run_dir, deps, state, watch, poll_s, residents, reusable_runs)
         try:
             outcome = _run_stages(run)
         except OrchError as error:
@@ -210,19 +210,19 @@ def _run_stages(run: _Run) -> RunOutcome:
             running = None
         if run.deps.interrupts.count:
             raise explain_stop(run.deps.interrupts, run.folder, stage.name)
-        if shared := _share(run, stage):
+        if shared := _reuse_result(run, stage):
             outcomes.append(shared)
             continue
         outcomes.append(_launch(run, stage, digest))
     return RunOutcome(run.folder, tuple(outcomes))
 
 
-def _share(run: _Run, stage: Stage) -> StageResult | None:
+def _reuse_result(run: _Run, stage: Stage) -> StageResult | None:
     """Return the result of a stage before the training that another run has made, with what it made in its place."""
     train = run.plan.stage(TRAIN)
-    if not run.others or train is None or run.plan.stages.index(stage) >= run.plan.stages.index(train):
+    if not run.reusable_runs or train is None or run.plan.stages.index(stage) >= run.plan.stages.index(train):
         return None
-    if (source := share_stage(run.plan, stage, run.folder, run.others)) is None:
+    if (source := share_stage(run.plan, stage, run.folder, run.reusable_runs)) is None:
         return None
     run.deps.emit(StageSkipped(stage.name))
     run.deps.emit(Message("info", f"taken from {source}: the same command, files and inputs", stage.name))
@@ -271,7 +271,7 @@ def _find_done(run: _Run, stage: Stage, digest: str) -> StageResult | None:
     if log.fatal:
         run.deps.emit(Message("warning", f"ended unseen, and is not done: {log.fatal.message}", stage.name))
         return None
-    return _conclude(run, stage, record, code, max(0.0, folder.exit_code.stat().st_mtime - record.started))
+    return _finish_stage(run, stage, record, code, max(0.0, folder.exit_code.stat().st_mtime - record.started))
 
 
 def _adopt(run: _Run, running: _Running) -> StageResult | None:
@@ -345,7 +345,7 @@ def _follow(run: _Run, stage: Stage, child: Child, record: LaunchRecord, log: Li
         run.deps.emit(StageFinished(stage.name, "stopped", ending.exit_code, seconds))
         raise explain_stop(run.deps.interrupts, run.folder, stage.name)
     if done and ending.exit_code is not None:
-        return _conclude(run, stage, record, ending.exit_code, seconds)
+        return _finish_stage(run, stage, record, ending.exit_code, seconds)
     limits, recipe = run.limits(stage), run.plan.recipe
     failure = build_failure(stage, folder, record, ending, missing=missing, limits=limits, recipe=recipe)
     run.deps.emit(StageFinished(stage.name, failure.status, ending.exit_code, seconds))
@@ -353,7 +353,7 @@ def _follow(run: _Run, stage: Stage, child: Child, record: LaunchRecord, log: Li
     return failure
 
 
-def _conclude(run: _Run, stage: Stage, record: LaunchRecord, exit_code: int, seconds: float) -> StageResult:
+def _finish_stage(run: _Run, stage: Stage, record: LaunchRecord, exit_code: int, seconds: float) -> StageResult:
     """Declare a stage done: result.json is the last thing written."""
     scrub_logs(run.folder.stage(stage.name))  # also where it ended while nobody watched
     seconds, finished = round(seconds, 3), record.started + seconds

@@ -170,7 +170,7 @@ def _stop_supervisor(run_dir: RunDir, deps: SupervisorDeps) -> str:
 def ask_to_stop(run_dir: RunDir) -> None:
     """Leave word that it is the user who stops the run. A folder that cannot be written keeps nobody from it."""
     with suppress(OSError):
-        write_text(run_dir.stop_asked, "")
+        write_text(run_dir.stop_requested, "")
 
 
 def _stop_orphan(run_dir: RunDir, state: RunState | None, deps: SupervisorDeps) -> str:

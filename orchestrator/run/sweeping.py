@@ -319,7 +319,7 @@ class Runner:
             try:
                 run_plan(
                     plan, run, listener=hear, interrupts=interrupts, residents=residents,
-                    others=find_others(run, trust_run=self.trust_run),
+                    reusable_runs=find_others(run, trust_run=self.trust_run),
                 )  # fmt: skip
                 self.sweep.seconds += time.monotonic() - began
                 self._end(trial, DONE)

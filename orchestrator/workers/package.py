@@ -31,10 +31,10 @@ def package(request: Request, out: Path) -> None:
     kind = load_kind(request.raw_spec)
     request.report.unlink(missing_ok=True)
     with fresh_folder(out) as folder:
-        fill(kind, request, folder)
+        build_package(kind, request, folder)
 
 
-def fill(kind: Kind, request: Request, folder: Path) -> None:
+def build_package(kind: Kind, request: Request, folder: Path) -> None:
     """Write the package into `folder` and the report to its place. Raises WorkerError with one line a failed check."""
     spec = kind.parse(request)
     copy_model(request, folder, trust_remote_code=spec.trust_remote_code)

@@ -161,7 +161,7 @@ def test_a_stopped_job_is_cancelled_and_told_who_did_it(job):
         resubmit(run)
     assert "is cancelled" in stop(run, find_job_id(run))
     assert look(run).state == "CANCELLED"
-    assert run.stop_asked.exists()
+    assert run.stop_requested.exists()
     assert "TERM" in (run.root / "signals").read_text()
     assert len(attempts(run)) == 1
     assert "was cancelled" in summary(run).message

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.data.sides import Cut, find_threshold, hash_query
+from orchestrator.data.sides import SplitDraw, find_threshold, hash_query
 from orchestrator.errors import DataError
 
 
@@ -35,7 +35,7 @@ _LOW, _MIDDLE, _HIGH = sorted(hash_query(query, 42) for query in _QUERIES)
 
 
 def _cut(threshold, queries=_QUERIES):
-    found = Cut(threshold, 42)
+    found = SplitDraw(threshold, 42)
     for query in queries:
         found.takes(query)
     return found

@@ -61,7 +61,7 @@ class Source:
         self._rows_key = rows_key
         self._asked = encoding
         self.encoding: str | None = None  # what the text is read by, where that is not UTF-8
-        self.beside: list[Source] = []  # the files with the texts of a file of ids, once they were read
+        self.text_files: list[Source] = []  # the files with the texts of a file of ids, once they were read
         self._sample = b""
         self._text_start: int | None = None  # where the first line stands in the file, unless that is packed
 
@@ -143,8 +143,8 @@ class Source:
         """Return the file that holds documents or queries by id, to be read whole; None where there is none."""
         if name not in beside:
             return None
-        self.beside.append(Source(beside[name], encoding=self._asked))
-        return self.beside[-1]
+        self.text_files.append(Source(beside[name], encoding=self._asked))
+        return self.text_files[-1]
 
     def _note(self, data: bytes) -> None:
         """Count and hash the file's own bytes."""
