@@ -29,16 +29,16 @@ _WHY_SPEEDUPS = {
     "trim_padding": "rows of like length pass together, padded to their own longest",
 }
 _WORDS = load_words("flagembedding")
-_WHOSE = "FlagEmbedding's reranker trainers"
+_TRAINERS = "FlagEmbedding's reranker trainers"
 LENGTHS = ("query_max_len", "passage_max_len")
 # What only the trainers of LLMs have.
-OF_DECODERS = (
+DECODER_ONLY = (
     "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "from_peft", "raw_peft",
     "use_lora", "save_merged_lora_model", "use_flash_attn",
 )  # fmt: skip
 # ... and how a LoRA of an encoder is trained all the same; of an argument that is none of LoRA's, nothing
-ENCODER_LORA = dict.fromkeys(
-    OF_DECODERS[:8], "say backend: sentence-transformers, whose lora_rank adapts encoders too, or remove it"
+LORA_OF_ENCODERS = dict.fromkeys(
+    DECODER_ONLY[:8], "say backend: sentence-transformers, whose lora_rank adapts encoders too, or remove it"
 )
 _DECODERS = re.compile(r"ForCausalLM$")
 _ENCODERS = re.compile(r"Bert|XLMRoberta|Electra|Deberta")
@@ -58,7 +58,7 @@ CONDITIONS = (
 )
 
 
-Own = tuple[str, Any, str, str]  # an argument, its value, where it comes from, and why
+OwnArgument = tuple[str, Any, str, str]  # an argument, its value, where it comes from, and why
 
 
 def _check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
@@ -79,7 +79,7 @@ def find_lengths(job: Job) -> tuple[int, int]:
     return query, passage
 
 
-def scale_train(job: Job, **more: Any) -> dict[str, Any]:
+def shrink_train(job: Job, **more: Any) -> dict[str, Any]:
     """Return what `--smoke` sets under `train:`."""
     group = min(int(job.backend.type_all(job.recipe.train).get("train_group_size", 8)), 4)
     return {
@@ -95,12 +95,12 @@ def _smoke_scale(job: Job) -> SmokeScale:
 
     Its checkpoints stand at the ends of epochs: from there a resumed training repeats an undisturbed one exactly.
     """
-    return SmokeScale(train=scale_train(job), leave_out=SMOKE_LEAVES_OUT)
+    return SmokeScale(train=shrink_train(job), leave_out=SMOKE_LEAVES_OUT)
 
 
 def _build_training(job: Job, *, model: str, data: str, output: str) -> Training:
     found = trainer.ArgumentList(job.backend.translate(job))
-    own: list[Own] = []
+    own: list[OwnArgument] = []
     if job.model.family == "decoder":
         why = "FlagLLMReranker puts it in front at inference by default; training would not"
         marks = {"query": "A: ", "passage": "B: "}
@@ -157,7 +157,13 @@ def _deepspeed_file(job: Job) -> str:
 
 
 def put_arguments(
-    job: Job, found: trainer.ArgumentList, own: Iterable[Own], *, model: str, train_files: list[str], output: str
+    job: Job,
+    found: trainer.ArgumentList,
+    own: Iterable[OwnArgument],
+    *,
+    model: str,
+    train_files: list[str],
+    output: str,
 ) -> None:
     """Add the train command's arguments in reading order: model, data, LoRA, training, saving, hardware.
 
@@ -302,10 +308,10 @@ def _check_family(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         if (_ENCODERS if family == "decoder" else _DECODERS).search(name):
             message = f"{name} is no {family}, and the {family} trainer would train it all the same"
             yield ("model", "family"), Problem(message, f"say family: {other}, or remove it")
-    for name in OF_DECODERS if family == "encoder" else ():
+    for name in DECODER_ONLY if family == "encoder" else ():
         if name in train:
             message = f"FlagEmbedding's encoder-only trainer has no {name}"
-            yield ("train", name), Problem(message, ENCODER_LORA.get(name, "remove it, or train an LLM reranker"))
+            yield ("train", name), Problem(message, LORA_OF_ENCODERS.get(name, "remove it, or train an LLM reranker"))
     if train.get("model_type", family) != family:
         message = f"{job.model.name} is {family}-only"
         yield ("train", "model_type"), Problem(message, "remove model_type: Orch renders it")
@@ -327,7 +333,7 @@ def _check_evaluation(train: Mapping[str, Any]) -> Iterator[Found]:
 BACKEND = Backend(
     name="flagembedding",
     title="FlagEmbedding",
-    trainers=_WHOSE,
+    trainers=_TRAINERS,
     distributions=("FlagEmbedding", "torch", "transformers", "peft", "sentence-transformers"),
     tasks=("reranker", "embedding"),
     own_modules={"embedding": "orchestrator.backends.flagembedding_embedders"},

@@ -18,14 +18,14 @@ from orchestrator.backends.embeddings import Embedding, settle_embedding
 from orchestrator.backends.flagembedding import BACKEND as RERANKERS
 from orchestrator.backends.flagembedding import (
     CONDITIONS,
-    ENCODER_LORA,
+    LORA_OF_ENCODERS,
     SMOKE_LEAVES_OUT,
-    Own,
+    OwnArgument,
     build_training,
     check_common,
     find_lengths,
     put_arguments,
-    scale_train,
+    shrink_train,
     trains_lora,
 )
 from orchestrator.backends.known_models import find_embeds
@@ -116,14 +116,14 @@ def _find_prompts(values: Mapping[str, Any]) -> dict[str, str]:
     return {"query_prompt": query or forms[0].replace("\\n", "\n").format("", ""), "document_prompt": document}
 
 
-def _list_own(job: Job) -> list[Own]:
+def _list_own(job: Job) -> list[OwnArgument]:
     """Return the arguments that only these trainers have: prompts, pooling, and the loss's own."""
     known, found = load_arguments(job.backend.find_snapshot(job)), settle_embedding(job.model, job.recipe.model)
     own = found if isinstance(found, Embedding) else Embedding("cls", normalize=True)  # which is refused before
     shown = "FlagEmbedding's default, shown because it decides what is learnt"
     why = "the model's own prompt" if own.query else "left out, rows' own prompts would be too"
     document = [("passage_instruction_for_retrieval", own.document, "orch", "the model's own prompt")]
-    icl: list[Own] = []
+    icl: list[OwnArgument] = []
     if "icl_suffix_str" in known:
         alone = "its data set has batches of one file only, and ends at once without"
         icl = [("same_dataset_within_batch", True, "orch", alone)]
@@ -243,7 +243,7 @@ def _smoke_scale(job: Job) -> SmokeScale:
     more = {} if trains_lora(job) else {"learning_rate": 0.001}
     # 512 tokens are kept for the query, and examples stand in what is left (icl/dataset.py: _create_batch_data)
     more |= {"query_max_len": 640} if _find_trainer(job) == "icl" else {}
-    train = scale_train(job, **more)
+    train = shrink_train(job, **more)
     like = ("m3", "bert") if _has_heads(job) else None
     return SmokeScale(train=train, like=like, leave_out=SMOKE_LEAVES_OUT | _NOT_IN_SMOKE)
 
@@ -258,7 +258,7 @@ def _check(job: Job, _: Mapping[str, Any]) -> Iterator[Found]:
     for name in train:
         if name in every and name not in known:
             message = f"FlagEmbedding's {_TRAINERS[trainer][0]} trainer has no {name}"
-            other = ENCODER_LORA.get(name) if trainer != "decoder" else None
+            other = LORA_OF_ENCODERS.get(name) if trainer != "decoder" else None
             yield ("train", name), Problem(message, other or "remove it, or name a model that is trained with it")
     yield from _check_heads(job, train) if trainer == "m3" else ()
     if train.get("normalize_embeddings") is False:

@@ -27,9 +27,9 @@ _PARTS = list_parts(Recipe)
 _KINDS = {"reranker": (GROUP,), "embedding": (RETRIEVAL, PAIR), "sft": (CHAT,)}  # what a task is measured on
 _LONGEST_SHOWN = 120  # characters of a value in a message
 _GUARDS: Key = ("evaluate", "guard")
-_PROCESSES = frozenset({"NPROC_PER_NODE", "PET_NPROC_PER_NODE"})
+_PROCESS_COUNTS = frozenset({"NPROC_PER_NODE", "PET_NPROC_PER_NODE"})
 # Variables of launchers on several machines, and the values that they have on one.
-_NODES = {
+_ONE_MACHINE = {
     "NNODES": {"1"}, "PET_NNODES": {"1", "1:1"}, "NODE_RANK": {"0"}, "PET_NODE_RANK": {"0"}, "WORLD_SIZE": {"1"},
     "RANK": {"0", "-1"}, "LOCAL_RANK": {"0", "-1"}, "LOCAL_WORLD_SIZE": {"1"},
 }  # fmt: skip
@@ -63,8 +63,8 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> LoadedRecipe:
         recipe = Recipe.model_validate(source.data)
     except ValidationError as error:
         problems += _find_wrong_values(source, error.errors(include_url=False))
-    problems += _named_measures(source)
-    problems += _backend_problems(source)
+    problems += _check_metrics(source)
+    problems += _check_arguments(source)
     problems += _environment_problems(source)
     files, missing = _expand_files(source, path.resolve().parent)
     problems += missing
@@ -100,21 +100,21 @@ def _explain(source: Source, key: Key, kind: str, items: list[Any]) -> Problem:
         name = str(key[-1])
         return Problem(f"unknown key {name!r}", _nearest_key(key[:-1], name, source), where)
     if kind == "missing":
-        return Problem(f"{_dotted(key)} is missing", _describe(key), source.where(key[:-1]))
+        return Problem(f"{_write_key(key)} is missing", _describe(key), source.where(key[:-1]))
     if kind == "value_error":
         return Problem(str(context.get("error", items[0]["msg"])), _describe(key), where)
     got = _value_at(source.data, key)
     if kind == "string_pattern_mismatch":
         hint = "use letters, digits, '.', '_' and '-'"
-        return Problem(f"{_dotted(key)}: {_show(got)} cannot name a folder", hint, where)
+        return Problem(f"{_write_key(key)}: {_show(got)} cannot name a folder", hint, where)
     choices = next((item["ctx"]["expected"] for item in items if item["type"] == "literal_error"), "")
     near = _nearest_choice(key, str(got), choices, source)
     if kind == "literal_error":
-        message = f"{_dotted(key)}: {_show(got)} is not one of {choices}"
+        message = f"{_write_key(key)}: {_show(got)} is not one of {choices}"
         return Problem(message, near or "choose one of them", where)
     expected = " or ".join(dict.fromkeys(_expect(key, item) for item in items))
     hint = _advise(key, kind, expected, got) or near or _describe(key)
-    return Problem(f"{_dotted(key)}: expected {expected}, got {_show(got)}", hint, where)
+    return Problem(f"{_write_key(key)}: expected {expected}, got {_show(got)}", hint, where)
 
 
 def _advise(key: Key, kind: str, expected: str, got: Any) -> str | None:
@@ -131,7 +131,7 @@ def _advise(key: Key, kind: str, expected: str, got: Any) -> str | None:
     return None
 
 
-def _dotted(key: Key) -> str:
+def _write_key(key: Key) -> str:
     return ".".join(str(part) for part in key) or "the recipe"
 
 
@@ -195,7 +195,7 @@ def _nearest_choice(key: Key, word: str, choices: str, source: Source) -> str | 
     return f"did you mean {near[0]!r}?" if near else None
 
 
-def _named_measures(source: Source) -> list[Problem]:
+def _check_metrics(source: Source) -> list[Problem]:
     """Return the problems of metric names and gates, which are words of their own."""
     found: list[tuple[Key, object]] = []
     kinds = _KINDS.get(str(source.data.get("task")), ())
@@ -229,17 +229,17 @@ def _refuse_variable(name: str, value: str) -> Problem | None:
     if is_secret(name):
         hint = "remove it and set it in the environment of your shell: stages inherit that"
         return Problem(f"launch.env.{name} looks like a secret", hint)
-    if name in _PROCESSES:
+    if name in _PROCESS_COUNTS:
         number = value if value.isdigit() else "…"
         message = f"launch.env.{name}: it is for another launcher, and Orch's own number of processes would win"
         return Problem(message, f"say launch: {{nproc_per_node: {number}}}, and remove it")
-    if name in _NODES and value not in _NODES[name]:
+    if name in _ONE_MACHINE and value not in _ONE_MACHINE[name]:
         message = f"launch.env.{name}: {value}: each host has its own, or the launcher sets it"
         return Problem(message, "remove it; say launch.nproc_per_node for processes, launch.nnodes for hosts")
     return None
 
 
-def _backend_problems(source: Source) -> list[Problem]:
+def _check_arguments(source: Source) -> list[Problem]:
     """Return the arguments that the backend does not take, and that it does not train for the task."""
     backend = BACKENDS.get(str(source.data.get("backend")))
     train, task = source.data.get("train"), source.data.get("task")
@@ -274,7 +274,7 @@ def _expand_files(source: Source, folder: Path) -> tuple[dict[Key, tuple[str, ..
             names = expand_name(folder, name) if isinstance(name, str) else ()
             if isinstance(names, Problem):
                 where = source.where((*key, index))
-                problems.append(replace(names, message=f"{_dotted(key)}: {names.message}", where=where))
+                problems.append(replace(names, message=f"{_write_key(key)}: {names.message}", where=where))
             else:
                 found += names
         files[side] = tuple(found)

@@ -22,14 +22,14 @@ def build_plan(job: Job) -> Plan:
     files = stages.find_data_files(draft)
     teacher_model = None
     if job.teacher:
-        taught, teacher_model = stages.add_teacher(draft, job.teacher, files.train)
-        files = replace(files, train=(taught,))
+        scored_rows, teacher_model = stages.add_teacher(draft, job.teacher, files.train)
+        files = replace(files, train=(scored_rows,))
 
-    reads = 1 + len(files.guards) + len(files.more)
-    model = draft.output("tiny-model", after=reads) if job.smoke else stages.add_fetch_model(draft, job.model)
+    data_stages = 1 + len(files.guards) + len(files.more)
+    model = draft.output("tiny-model", after=data_stages) if job.smoke else stages.add_fetch_model(draft, job.model)
     # The train stage's arguments name its folder, before the stages in front of it are added.
     baselines = len(build_measured(job, stages.build_training(draft, model, output="")).baselines)
-    output = draft.output("train", after=reads + int(job.smoke) + baselines)
+    output = draft.output("train", after=data_stages + int(job.smoke) + baselines)
     training = stages.build_training(draft, model, output)
     measured = build_measured(job, training)
     draft.notes += measured.notes
@@ -96,8 +96,8 @@ def _add_baselines(draft: Draft, measured: Measured, model: str, teacher_model: 
     """Add what is scored before the training: the untouched model, and last the teacher."""
     found = []
     for system in measured.baselines:
-        taught = system.name == TEACHER and teacher_model is not None
-        name, loads = (teacher_model, draft.job.teacher) if taught else (model, None)
+        is_teacher = system.name == TEACHER and teacher_model is not None
+        name, loads = (teacher_model, draft.job.teacher) if is_teacher else (model, None)
         kind, data = f"baseline-{system.name}", stages.find_eval_files(draft)
         found.append(stages.add_score(draft, kind, system.title, data, by=system, model=name, loads=loads))
     return found
