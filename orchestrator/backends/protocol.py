@@ -209,7 +209,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A tool that trains: everything that Orch knows of it. Whoever wants to know asks here, and never for its name.
 
     A new one is a module of this folder with its `BACKEND`, its folder in `templates/`, a snapshot of its arguments,
-    and one line of recipe/registry.py; its losses stand in recipe/losses.py.
+    and one line of recipe/registry.py; its losses stand in recipe/losses.yaml.
     """
 
     name: str  # as recipes say it, and the extra of pyproject.toml that installs it

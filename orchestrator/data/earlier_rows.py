@@ -1,4 +1,4 @@
-"""What a pass remembers of earlier rows: the labels and sides of documents, and rows that wait to be merged."""
+"""Repeated rows and contradictions: what a pass remembers of earlier rows, and those that wait to be merged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the loss can learn from the data: what would end well and leave a model that learnt nothing is refused."""
+"""Whether the loss can learn from the data: a training that would end without an error and learn nothing is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sides of the data while records stream by: which one a query belongs to, and what two have in common.
+"""The sides of the data (train, eval, validation): which one a query belongs to, and what two of them share.
 
 A query's side depends on the seed and the query only: not on the other rows, not on their order. All rows of one query
 go together.

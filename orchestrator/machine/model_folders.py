@@ -1,4 +1,4 @@
-"""What a folder is that is no whole model, and the command that makes one of it: one answer for every command.
+"""Why a folder is no complete model, and the command that makes one of it: one answer for every command.
 
 `find_what_it_is` looks at names only: what tools leave behind says by its files which tool that was.
 """

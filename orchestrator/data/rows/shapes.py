@@ -1,7 +1,8 @@
 """The registry of the shapes of rows: each is one entry, and every verb that reads rows reads it by that entry.
 
-To add a shape, `register` a Shape: by which keys it is known (`needs`, `lacks`, `optional`, `given`), which of its
-columns hold lists in a text table (`lists`), and how a row of it becomes canonical. There are two ways for the last:
+A shape is a Shape in `SHAPES` (another package may `register` one): by which keys it is known (`needs`, `lacks`,
+`optional`, `given`), which of its columns hold lists in a text table (`lists`), and how a row of it becomes canonical.
+There are two ways for the last:
 
 - `read(row)` returns the row's `Fields`: canonical values, each with the name that the row itself gives it, so that
   messages speak of the user's own keys. Shapes that are documented have one. prepare, check, split and evaluate use the
@@ -9,9 +10,10 @@ columns hold lists in a text table (`lists`), and how a row of it becomes canoni
 - `rewrite(row)` returns a row of a shape that is read, the keys that the shape does not know kept. `normalise` does it
   for every verb before anything else looks at the row.
 
-The way of a row: `normalise` (the values of a list named, columns renamed, numbered negatives folded, foreign shapes
-rewritten), `find_shape` (by its keys, one of the wanted kind first), `read_fields`, and then checks.py makes a record
-of the fields. A row that cannot be used raises BadRowError anywhere on that way.
+checks.py accepts a good ranking row of plain texts at once. The way of every other row: `normalise` (the values of a
+list named, columns renamed, numbered negatives folded, foreign shapes rewritten), `find_shape` (by its keys, one of the
+wanted kind first), `read_fields`, and then checks.py makes a record of the fields. A row that cannot be used raises
+BadRowError anywhere on that way.
 """
 
 from __future__ import annotations
