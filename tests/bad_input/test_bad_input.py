@@ -35,7 +35,7 @@ def test_a_bad_input_is_refused_in_a_process_of_its_own(case: BadInput, tmp_path
     case.write(tmp_path)
     argv = [ORCH, *case.argv]
     done = subprocess.run(
-        argv, cwd=tmp_path, env={**os.environ, "ORCH_LANG": "en"}, capture_output=True, check=False, timeout=60
+        argv, cwd=tmp_path, env={**os.environ, "ORCH_LANG": "en"}, capture_output=True, check=False, timeout=300
     )
     said = (done.stdout + done.stderr).decode("utf-8", "replace")
     assert case.find_faults(done.returncode, said) == [], said

@@ -349,7 +349,7 @@ def test_serving_says_where_and_ends_well_with_ctrl_c(runs):
         address = process.stdout.readline().split()[0]
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=300) == 0
 
 
 def test_a_port_that_is_taken_is_one_clear_message(server, runs, capsys):

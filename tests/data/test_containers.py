@@ -41,7 +41,7 @@ def values(path: Path) -> list[object]:
 
 
 def run(command: str, folder: Path) -> None:
-    done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, check=False, timeout=60)
+    done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
 
 

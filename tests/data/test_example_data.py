@@ -23,7 +23,7 @@ def read(name):
 def test_the_files_are_built_again_with_the_same_bytes(tmp_path):
     built = tmp_path / "built"
     shutil.copytree(FOLDER, built, ignore=shutil.ignore_patterns("*.train.*", "*.eval.*", "__pycache__"))
-    subprocess.run([sys.executable, "-B", built / "build.py"], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-B", built / "build.py"], check=True, capture_output=True, timeout=300)
     names = sorted(path.name for path in FOLDER.iterdir() if path.is_file())
     assert sorted(path.name for path in built.iterdir()) == names
     assert [name for name in names if (built / name).read_bytes() != (FOLDER / name).read_bytes()] == []

@@ -159,7 +159,7 @@ def test_an_argument_that_makes_no_sense_ends_with_code_2(files, argv):
 def test_the_module_runs_as_a_stage(files):
     path, out = files.lines("e.jsonl", hits("e", 1, 0)), files.folder / "out"
     argv = [sys.executable, "-m", "orchestrator.data.prepare_eval", "--eval", path, "--kind", "labelled", "--out", out]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("orch-progress ")
     assert "eval labels: 0 to 1 (mean 0.50)" in done.stdout

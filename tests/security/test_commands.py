@@ -26,7 +26,7 @@ SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], os.environ.get('HO
 def run_bash(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     path = folder / "script.sh"
     path.write_text(script, encoding="utf-8")
-    return subprocess.run(["bash", str(path)], cwd=folder, capture_output=True, text=True, check=True, timeout=60)
+    return subprocess.run(["bash", str(path)], cwd=folder, capture_output=True, text=True, check=True, timeout=300)
 
 
 def test_bash_gives_every_value_back_as_one_word(tmp_path):

@@ -19,7 +19,7 @@ ORCH = (sys.executable, "-c", "from orchestrator.cli import main; main()")
 def orch(*argv: str, mode: str = "", **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*ORCH, *argv],
-        capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "FAKE_SERVER": mode, **env},
+        capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "FAKE_SERVER": mode, **env},
     )  # fmt: skip
 
 

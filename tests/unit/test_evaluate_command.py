@@ -217,7 +217,7 @@ def test_an_interrupt_stops_the_scoring_and_leaves_nothing(groups, interpreter, 
         assert running.poll() is None
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=300)
     assert running.returncode == 130
     assert "the evaluation was stopped" in err
     assert {path.name for path in tmp_path.iterdir()} == {"python", "started"}

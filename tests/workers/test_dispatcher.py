@@ -39,7 +39,9 @@ def run_worker_with_path(folder: Path, *arguments: str):
 
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     command = [sys.executable, str(FOLDER), *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
 
 
 def test_the_workers_do_not_see_their_own_files_as_top_level_modules(tmp_path):

@@ -166,7 +166,7 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path, tuned_encoder, dat
     finally:
         os.kill(parent.pid, signal.SIGKILL)
         parent.wait()
-    assert psutil.wait_procs(children, timeout=60)[1] == []
+    assert psutil.wait_procs(children, timeout=300)[1] == []
 
 
 @pytest.mark.usefixtures("warm_workers")
