@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
@@ -53,7 +54,8 @@ class Board:
                 raise RunFolderError(f"{folder} is no folder", hint="name a folder of runs, a sweep or a run")
         self._folders = tuple(folder.resolve() for folder in folders)
         homes = (one.parent if is_sweep(one) or is_run(RunDir(one)) else one for one in self._folders)
-        self._home = os.path.commonpath([*homes]).rstrip(os.sep) + os.sep
+        home = os.path.commonpath([*homes]).rstrip(os.sep)
+        self._home = re.compile(rf"(?<![\w.~/-]){re.escape(home)}/") if home else None  # folders of the root share none
         self._known: dict[Path, tuple[object, dict[str, Any]]] = {}
 
     def load(self, link: Callable[[Path], str]) -> dict[str, Any]:
@@ -104,7 +106,7 @@ class Board:
             return {key: self._shorten(value) for key, value in said.items()}
         if isinstance(said, list):
             return [self._shorten(value) for value in said]
-        return said.replace(self._home, "") if isinstance(said, str) else said
+        return self._home.sub("", said) if self._home and isinstance(said, str) else said
 
     def _read(self, run: RunSummary) -> dict[str, Any]:
         folder = RunDir(run.path)

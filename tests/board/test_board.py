@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import yaml
@@ -227,6 +228,15 @@ def test_a_page_for_colleagues_names_no_folder_of_this_machine(runs, tmp_path):
         assert f"04-train: {before}{failed.root.name}/data/train.jsonl cannot be read" in notes
     alone = load(runs / "grid" / "trials" / "000")
     assert [row["path"] for row in alone["runs"]] == ["000"]
+
+
+def test_only_whole_beginnings_of_paths_are_left_out(runs):
+    failed = next(run for run in map(RunDir, sorted(runs.glob("q*"))) if not run.report_json.exists())
+    note = f"/mnt{runs}/x of {runs}/y: Qwen/Qwen3 failed"
+    write_state(failed, RunState("failed", 1.0, finished=2.0, stage="04-train", message=note))
+    for folders, shown in (((runs,), f"/mnt{runs}/x of y: Qwen/Qwen3 failed"), ((runs, Path("/usr")), note)):
+        found = [row for row in Board(folders).load(str)["runs"] if row["path"].endswith(failed.root.name)]
+        assert [row["note"] for row in found] == [shown]
 
 
 def test_the_line_that_compares_runs_finds_them_below_the_runs(runs):
