@@ -37,7 +37,7 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Keep a file's tests in one process, for they share fixtures; all of tests/e2e, for they share real runs.
+    """Keep a file's tests in one process, for they share fixtures; those of tests/e2e that share real runs as well.
 
     What imports ms-swift into the tests' own process stays together too: that takes ten seconds.
     """
@@ -46,11 +46,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.split("::", 1)[0]
-            return "e2e" if path.startswith("tests/e2e/") else "swift" if path in IMPORTS_SWIFT else path
+            if path.startswith("tests/e2e/") and path not in OWN_RUNS:
+                return "e2e"
+            return "swift" if path in IMPORTS_SWIFT else path
 
     return ByFile(config, log)
 
 
+OWN_RUNS = {f"tests/e2e/test_{name}.py" for name in ("failures", "swift_refusals", "sweep")}
 IMPORTS_SWIFT = {
     f"tests/workers/test_{name}.py"
     for name in ("chat_score", "package_chat", "package_embedding", "package_swift_encoder", "package_swift_reranker")
