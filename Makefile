@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUNS ?= runs
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+# three processes on two cores: many tests wait for a clock, a signal or Slurm
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 .PHONY: help setup demo test test-fast test-serving test-track check bench golden clean
 

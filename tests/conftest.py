@@ -59,7 +59,7 @@ IMPORTS_SWIFT = {
     for name in ("chat_score", "package_chat", "package_embedding", "package_swift_encoder", "package_swift_reranker")
 }
 # Folders in the order in which they begin: the real runs, which keep two cores busy; what mostly waits, beside them; and
-# what takes long. Quick files come last, so that both processes end together.
+# what takes long. Quick files come last, so that all processes end together.
 FIRST = ("e2e", "cluster", "process", "traps", "workers", "serving", "hubs")
 # Folders whose tests train, import a machine-learning library, or wait for real processes.
 SLOW = {"e2e", "workers", "traps", "process", "serving", "cluster", "hubs"}
