@@ -78,7 +78,7 @@ class _Pass:
         ratios = {"eval": request.eval_ratio, "validation": request.validation_ratio}
         if thresholds is None:
             thresholds = {name: find_threshold(ratio) for name, ratio in ratios.items() if ratio is not None}
-        self.draws = {name: SplitDraw(cut, request.seed, SALTS[name]) for name, cut in thresholds.items()}
+        self.draws = {name: SplitDraw(most, request.seed, SALTS[name]) for name, most in thresholds.items()}
         self.has_eval = bool(request.eval_files) or "eval" in self.draws
         self.findings = Findings()
         self.bad = BadRows()
@@ -361,17 +361,17 @@ class _Pass:
 
     def _adjust(self) -> dict[str, int] | None:
         """Return the thresholds of another pass, or None; for validation only where that for eval is right."""
-        for name, cut in self.draws.items():
-            if cut.adjusted is not None:
-                return {other: one.threshold for other, one in self.draws.items()} | {name: cut.adjusted}
+        for name, draw in self.draws.items():
+            if draw.adjusted is not None:
+                return {other: one.threshold for other, one in self.draws.items()} | {name: draw.adjusted}
         return None
 
     def _find_empty_side(self, ledger: Ledger) -> list[Problem]:
         for name, found in reversed(ledger.sides.items()):
             if found.kept:
                 continue
-            cut = self.draws.get("validation" if name == "validation" else "eval")
-            if cut and cut.has_one_query:
+            draw = self.draws.get("validation" if name == "validation" else "eval")
+            if draw and draw.has_one_query:
                 why = "no validation can be split off" if name == "validation" else "they cannot be split"
                 return [problem_of("too-few-queries", f"all usable rows have one query, so that {why}")]
             why = ", ".join(f"{code} {count}" for code, count in found.dropped.items())
