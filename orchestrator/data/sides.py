@@ -39,7 +39,7 @@ def hash_query(query: str, seed: int, *, salt: str = "") -> int:
 
 
 def find_threshold(eval_ratio: float) -> int:
-    """Return the threshold for a ratio: queries drawn below it go to eval. Raises DataError unless 0 < eval_ratio < 1."""
+    """Return a ratio's threshold: queries drawn below it go to eval. Raises DataError unless 0 < eval_ratio < 1."""
     if not (math.isfinite(eval_ratio) and 0 < eval_ratio < 1):
         raise DataError(f"eval_ratio is {eval_ratio}", hint="give a number between 0 and 1, such as 0.1")
     return int(eval_ratio * _RANGE)

@@ -24,7 +24,7 @@ from orchestrator.recipe.schema import Guard, Part, Recipe, list_parts
 from orchestrator.recipe.source import Key, Source, apply_overrides, load_source
 
 _PARTS = list_parts(Recipe)
-_KINDS = {"reranker": (GROUP,), "embedding": (RETRIEVAL, PAIR), "sft": (CHAT,)}  # what a task is measured on
+EVAL_KINDS = {"reranker": (GROUP,), "embedding": (RETRIEVAL, PAIR), "sft": (CHAT,)}  # what a task is measured on
 _LONGEST_SHOWN = 120  # characters of a value in a message
 _GUARDS: Key = ("evaluate", "guard")
 _PROCESS_COUNTS = frozenset({"NPROC_PER_NODE", "PET_NPROC_PER_NODE"})
@@ -198,7 +198,7 @@ def _nearest_choice(key: Key, word: str, choices: str, source: Source) -> str | 
 def _check_metrics(source: Source) -> list[Problem]:
     """Return the problems of metric names and gates, which are words of their own."""
     found: list[tuple[Key, object]] = []
-    kinds = _KINDS.get(str(source.data.get("task")), ())
+    kinds = EVAL_KINDS.get(str(source.data.get("task")), ())
     metrics = _value_at(source.data, ("evaluate", "metrics"))
     for index, name in enumerate(metrics if isinstance(metrics, list) else []):
         found.append((("evaluate", "metrics", index), parse_metric(str(name), kinds)))

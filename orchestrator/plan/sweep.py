@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RecipeError, Where
-from orchestrator.evaluation.measures import CHAT, GROUP, RETRIEVAL, default_metrics, require_metric
+from orchestrator.evaluation.measures import default_metrics, require_metric
 from orchestrator.machine.files import hash_path
 from orchestrator.machine.hardware import Hardware
-from orchestrator.plan.load import LoadedRecipe, load_recipe
+from orchestrator.plan.load import EVAL_KINDS, LoadedRecipe, load_recipe
 from orchestrator.recipe.source import parse_value
 
 MOST_TRAININGS = 100  # that a grid may ask for without saying how many: more is a slip more often than a wish
@@ -210,7 +210,8 @@ def plan_sweep(recipe: Path, asked: Mapping[str, Any], hardware: Hardware, *, he
     elif not option["optuna"]:
         require_bounded(parameters, seeds, most)
         settings = tuple(islice(build_grid(parameters), max(MOST_TRAININGS, most or 0)))
-    metrics = loaded.recipe.evaluate.metrics or default_metrics(_KINDS[loaded.recipe.task])
+    # the headline metrics of a task's other kinds go the same way
+    metrics = loaded.recipe.evaluate.metrics or default_metrics(EVAL_KINDS[loaded.recipe.task][0])
     return Planned(
         name=loaded.recipe.name,
         recipe=recipe,
@@ -227,9 +228,6 @@ def plan_sweep(recipe: Path, asked: Mapping[str, Any], hardware: Hardware, *, he
         own_cache=CACHE in loaded.recipe.launch.env,
         here=here,
     )
-
-
-_KINDS = {"reranker": GROUP, "embedding": RETRIEVAL, "sft": CHAT}  # of these the default metrics go one way each
 
 
 def _refuse_other_rows(loaded: LoadedRecipe, parameters: Iterable[str]) -> None:
